@@ -10,7 +10,11 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
+
+from ladder_picture import ladder_svg
+from minigpt.runs import load_record, runs_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 COLAB = "https://colab.research.google.com"
@@ -77,7 +81,81 @@ def drop_thebe(app, pagename, templatename, context, doctree):
         ]
 
 
+class Recorded(SphinxDirective):
+    """A directive that shows a file of book/runs, or a line without it."""
+
+    required_arguments = 1
+
+    def run(self):
+        name = self.arguments[0]
+        path = runs_dir() / f"{name}.jsonl"
+        self.env.note_dependency(str(path))
+        if not path.is_file():
+            text = '<p class="not-measured">Not yet recorded.</p>'
+        else:
+            text = self.show(*load_record(name))
+        return [nodes.raw("", text, format="html")]
+
+
+class Sample(Recorded):
+    """The last sample of a recorded run, and where it comes from."""
+
+    option_spec = {"lines": directives.positive_int}
+
+    def show(self, header, rows):
+        samples = [row for row in rows if row["kind"] == "sample"]
+        if not samples:
+            raise self.error("the record holds no row of kind 'sample'")
+        lines = samples[-1]["text"].strip("\n").splitlines()
+        verse = "\n".join(lines[: self.options.get("lines", 20)])
+        losses = [row["loss"] for row in rows if row["kind"] == "val"]
+        loss = f", validation loss {losses[-1]:.2f}" if losses else ""
+        return (
+            '<figure class="record"><blockquote class="verse">'
+            f"{html.escape(verse)}</blockquote><figcaption>A recorded run: "
+            f"<code>{html.escape(header['command'])}</code> on "
+            f"{html.escape(header['device'])}, {header['date'][:10]}"
+            f"{loss}.</figcaption></figure>")
+
+
+class Ladder(Recorded):
+    """The loss ladder as bars."""
+
+    def show(self, header, rows):
+        return (
+            f'<figure class="record">{ladder_svg(rows)}<figcaption>'
+            "Validation loss on tiny Shakespeare, in nats per character; "
+            "shorter is better. Every row is trained by its chapter's code "
+            "at the same small budget: "
+            f"<code>{html.escape(header['command'])}</code>, "
+            f"{header['date'][:10]}.</figcaption></figure>")
+
+
+class Runtimes(Recorded):
+    """How long each chapter takes, by device."""
+
+    def show(self, header, rows):
+        devices = list(dict.fromkeys(row["device"] for row in rows))
+        seconds = {(row["chapter"], row["device"]): row["seconds"]
+                   for row in rows}
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in devices)
+        body = ""
+        for chapter in dict.fromkeys(row["chapter"] for row in rows):
+            cells = "".join(
+                f"<td>{seconds[chapter, device]:.0f} s</td>"
+                if (chapter, device) in seconds
+                else '<td class="not-measured">not yet measured</td>'
+                for device in devices)
+            body += f"<tr><td>{html.escape(chapter)}</td>{cells}</tr>"
+        return (
+            '<table class="table"><thead><tr><th>chapter</th>'
+            f"{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
 def setup(app):
+    app.add_directive("sample", Sample)
+    app.add_directive("ladder", Ladder)
+    app.add_directive("runtimes", Runtimes)
     app.connect("config-inited", apply_settings, priority=100)
     app.connect("source-read", fill_addresses)
     app.connect("html-page-context", add_chapter_links, priority=800)
