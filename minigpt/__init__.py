@@ -1,0 +1,54 @@
+__version__ = "0.1.0"
+
+from minigpt.attention import Head, TinyLM, attention, causal_mask
+from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit, generate
+from minigpt.blocks import MLP, Block, LayerNorm
+from minigpt.model import (
+    GPT,
+    GPT_CONFIG_124M,
+    PRESETS,
+    GPTConfig,
+    MuonAdamW,
+    count_params,
+)
+from minigpt.multihead import CausalSelfAttention
+from minigpt.text import (
+    CharTokenizer,
+    batches,
+    best_device,
+    get_batch,
+    load_text,
+    train_val_split,
+)
+from minigpt.training import TrainConfig, Trainer, load_run
+
+__all__ = [
+    "GPT",
+    "GPT_CONFIG_124M",
+    "MLP",
+    "PRESETS",
+    "BigramLM",
+    "Block",
+    "CausalSelfAttention",
+    "CharTokenizer",
+    "GPTConfig",
+    "Head",
+    "LayerNorm",
+    "MuonAdamW",
+    "TinyLM",
+    "TrainConfig",
+    "Trainer",
+    "attention",
+    "batches",
+    "best_device",
+    "bigram_counts",
+    "causal_mask",
+    "count_params",
+    "evaluate",
+    "fit",
+    "generate",
+    "get_batch",
+    "load_run",
+    "load_text",
+    "train_val_split",
+]

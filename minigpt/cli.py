@@ -1,0 +1,318 @@
+"""The command line: `minigpt train`, `minigpt sample`, `minigpt info`.
+
+One dataclass per command is the only source of its flags, their defaults,
+their checks and their help. What a user gets wrong is answered in one line
+with exit code 2; nothing is left half-written.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from minigpt.bigram import generate
+from minigpt.model import GPT, PRESETS, GPTConfig, count_params
+from minigpt.text import CharTokenizer, best_device, load_text, train_val_split
+from minigpt.training import (
+    RECIPES,
+    ProgressBar,
+    RunError,
+    TrainConfig,
+    Trainer,
+    TrainingError,
+    load_run,
+    read_run_config,
+)
+
+Preset = Literal[tuple(PRESETS)]
+INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Changes to the preset's shape; what is left out stays."""
+
+    context_length: int | None = None
+    """Tokens the model sees at most."""
+    emb_dim: int | None = None
+    """Width of the residual stream."""
+    n_heads: int | None = None
+    """Attention heads a block; must divide emb_dim."""
+    n_layers: int | None = None
+    """Blocks."""
+    drop_rate: float | None = None
+    """Probability of dropout."""
+
+    def changes(self) -> dict:
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model from scratch and leave a run folder."""
+
+    out: Path
+    """The run folder to write."""
+    preset: Preset = "pocket"
+    """Shape and training recipe to start from."""
+    data: str = "shakespeare"
+    """A registered text (shakespeare), a file, or a URL."""
+    resume: bool = False
+    """Go on with the run in --out, from its newest checkpoint."""
+    shape: tyro.conf.OmitArgPrefixes[Shape] = field(default_factory=Shape)
+    train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(
+        default_factory=TrainConfig
+    )
+
+    def __call__(self) -> int:
+        if (self.out / "config.json").exists() and not self.resume:
+            raise RunError(
+                f"{self.out} already holds a run: add --resume to go on "
+                "with it, or choose another --out"
+            )
+        text = load_text(self.data)
+        trainer = self._trainer(text)
+        if self.resume:
+            for note in trainer.resume():
+                print(f"passed over a checkpoint: {note}", file=sys.stderr)
+        self._announce(trainer)
+        trainer.fit()
+        return self._report(trainer)
+
+    def _trainer(self, text: str) -> Trainer:
+        if self.resume:
+            stored = read_run_config(self.out)
+            tokenizer = CharTokenizer.load(self.out / "tokenizer.json")
+            config = GPTConfig.from_dict(stored["model"])
+            digest = stored["data_sha256"]
+            if digest != _sha256(text):
+                raise RunError(
+                    f"the text {self.data!r} is not the one that "
+                    f"{self.out} was trained on: give the same --data"
+                )
+        else:
+            tokenizer = CharTokenizer.from_text(text)
+            config = GPTConfig.preset(
+                self.preset,
+                vocab_size=tokenizer.vocab_size,
+                **self.shape.changes(),
+            )
+        ids = torch.tensor(tokenizer.encode(text))
+        train_ids, val_ids = train_val_split(ids)
+        torch.manual_seed(self.train.seed)  # the initial weights
+        return Trainer(
+            GPT(config),
+            train_ids,
+            val_ids,
+            self.train,
+            self.out,
+            tokenizer=tokenizer,
+            facts={
+                "preset": self.preset,
+                "data": self.data,
+                "data_sha256": _sha256(text),
+            },
+            callbacks=[ProgressBar()],
+        )
+
+    def _announce(self, trainer: Trainer) -> None:
+        print(
+            f"{trainer.model.num_params():,} parameters on "
+            f"{trainer.device}, {trainer.precision} ({trainer.reason}), "
+            f"{len(trainer.train_ids):,} training tokens"
+        )
+
+    def _report(self, trainer: Trainer) -> int:
+        if trainer.interrupted:
+            print(
+                f"stopped by Ctrl-C after step {trainer.step}; all of it is "
+                f"kept in {self.out}. Go on with: minigpt train --out "
+                f"{self.out} --resume"
+            )
+            return INTERRUPTED
+        samples = [row for row in trainer.rows if row["kind"] == "sample"]
+        if samples:
+            print("\n" + samples[-1]["text"] + "\n")
+        if trainer.stop_reason:
+            print(f"stopped early: {trainer.stop_reason}")
+        print(
+            f"validation loss {trainer.best_loss:.3f} at best, "
+            f"{trainer.seconds:.0f} s of training; model, log and "
+            f"loss.png are in {self.out}"
+        )
+        print(f"Write more: minigpt sample --run {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Write text with a trained model."""
+
+    run: Path
+    """A run folder that `minigpt train` wrote."""
+    prompt: str = "\n"
+    """The text to go on from."""
+    num_tokens: int = 300
+    """How many tokens to write."""
+    temperature: float = 0.8
+    """Below 1 is more cautious, above 1 is wilder."""
+    seed: int | None = None
+    """The same seed gives the same text; left out, each run differs."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps ..."""
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature is {self.temperature}: write a number above 0"
+            )
+        if self.num_tokens < 1:
+            raise ValueError(
+                f"num_tokens is {self.num_tokens}: write 1 or more"
+            )
+        if not self.prompt:
+            raise ValueError(
+                "the prompt is empty: give at least one character"
+            )
+
+    def __call__(self) -> int:
+        device = best_device() if self.device == "auto" else self.device
+        model, tokenizer = load_run(self.run, device)
+        generator = torch.Generator(device)
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed)
+        prompt = torch.tensor([tokenizer.encode(self.prompt)], device=device)
+        ids = generate(
+            model,
+            prompt,
+            self.num_tokens,
+            temperature=self.temperature,
+            generator=generator,
+        )
+        print(tokenizer.decode(ids[0].tolist()))
+        return 0
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show the shape and the parameter count of a preset."""
+
+    preset: Preset = "gpt2"
+    """The preset to describe."""
+
+    def __call__(self) -> int:
+        config = GPTConfig.preset(self.preset)
+        print(f"{self.preset}")
+        for name, value in config.to_dict().items():
+            print(f"  {name:<20}{value!s:>16}")
+        counts = count_params(config)
+        total = sum(counts.values())
+        for name, count in counts.items():
+            print(f"  {name:<20}{count:>16,}  {count / total:6.1%}")
+        print(f"  {'parameters':<20}{total:>16,}")
+        return 0
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _train_defaults(argv: list[str]) -> Train:
+    """The defaults of `train` follow from --preset, or from a resumed run."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--preset", choices=tuple(PRESETS), default="pocket")
+    peek.add_argument("--out", type=Path)
+    peek.add_argument("--resume", action="store_true")
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            seen, _ = peek.parse_known_args(argv)
+    except SystemExit:  # a wrong preset: the real parser will say so
+        return Train(out=tyro.MISSING)
+    if seen.resume and seen.out is not None:
+        stored = read_run_config(seen.out)
+        return Train(
+            out=tyro.MISSING,
+            preset=stored["preset"],
+            data=stored["data"],
+            train=TrainConfig(**stored["train"]),
+        )
+    return Train(
+        out=tyro.MISSING, preset=seen.preset, train=RECIPES[seen.preset]
+    )
+
+
+def _parse(argv: list[str]):
+    """The command of an argument list; one line and exit code 2 if wrong."""
+    default = {"train": _train_defaults}.get(argv[0] if argv else "")
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            if default:
+                return tyro.cli(
+                    Train,
+                    prog="minigpt train",
+                    args=argv[1:],
+                    default=default(argv[1:]),
+                )
+            return tyro.cli(Command, prog="minigpt", args=argv)
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(_one_line(box.getvalue())) from None
+        raise
+
+
+class UsageError(ValueError):
+    """The command line could not be understood."""
+
+
+def _one_line(box: str) -> str:
+    """The text of tyro's error box, its frame and footer taken away."""
+    rows = [row.strip("│ ") for row in box.splitlines()[1:]]
+    text = []
+    for row in rows:
+        if re.fullmatch(r"[─╰╯]+", row):
+            break
+        text.append(row)
+    line = " ".join(part for part in text if part)
+    # a check of the dataclass itself already names the field
+    return re.sub(r"^Error parsing (?!-)[\w. ]+: ", "", line)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    warnings.showwarning = _plain_warning
+    try:
+        return _parse(argv or ["--help"])()
+    except (ValueError, TrainingError, FileNotFoundError) as error:
+        print(f"minigpt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minigpt: stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _plain_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"minigpt: {message}", file=sys.stderr)
