@@ -1,0 +1,96 @@
+"""How pytest runs here: repeatable notebooks, nbdev's skip rules, groups.
+
+Notebooks run under nbval. With tiny Shakespeare at hand their outputs are
+compared with the stored ones, which come from it; without, they must only
+run from top to bottom. The run's header and last lines say which.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+from nbdev_directives import split_directives
+from project import SETTINGS
+
+ROOT = Path(__file__).resolve().parent
+
+# Set before torch is imported; inherited by every notebook kernel.
+os.environ.setdefault("IN_TEST", "1")  # nbdev_export() in a cell: nothing
+os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in outputs
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # float sums in one order
+
+# strict or lax. Set by the first process that asks, inherited by the
+# workers of pytest-xdist, so that the text is looked for once.
+MODE = "MINIGPT_NOTEBOOKS"
+MEANING = {
+    "strict": "executed and compared with their stored outputs "
+    "(tiny Shakespeare is at hand)",
+    "lax": "executed, outputs NOT compared (no tiny Shakespeare, the toy "
+    "language instead)",
+}
+
+
+def shakespeare_at_hand() -> bool:
+    """Whether load_text has tiny Shakespeare, fetching it if it can."""
+    from minigpt.text import is_shakespeare, load_text
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the header says it
+        return is_shakespeare(load_text("shakespeare"))
+
+
+def pytest_configure(config):
+    option = config.option
+    if not (option.nbval or option.nbval_lax):
+        return
+    if option.nbval_lax:
+        os.environ[MODE] = "lax"
+    elif MODE not in os.environ:
+        os.environ[MODE] = "strict" if shakespeare_at_hand() else "lax"
+    option.nbval_lax = os.environ[MODE] == "lax"
+    if not option.nbval_sanitize_with:  # found from any working directory
+        option.nbval_sanitize_with = str(ROOT / "tests/nbval_sanitize.cfg")
+
+
+def notebook_line(config) -> str | None:
+    """What this run does with the notebooks, in one line."""
+    if config.option.nbval or config.option.nbval_lax:
+        return f"notebooks: {MEANING[os.environ[MODE]]}"
+    return None
+
+
+def pytest_report_header(config):
+    return notebook_line(config)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    line = notebook_line(config)
+    if line:
+        terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    """One worker a file, and nbval follows nbdev.
+
+    With `--dist loadgroup` a test runs with the others of its file, so that
+    a notebook keeps its kernel and a module its fixtures, unless it carries
+    an xdist_group of its own. `#| eval: false` cells and those with a flag of
+    settings.ini's tst_flags are skipped (NBVAL_FLAGS="slow" runs some).
+    nbdev_clean empties execution counts, which nbval reads as "never run":
+    here every cell counts as run.
+    """
+    skip = set(SETTINGS["tst_flags"].split())
+    skip -= set(os.environ.get("NBVAL_FLAGS", "").split())
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        cell = getattr(item, "cell", None)
+        if cell is None:
+            continue
+        if cell.get("execution_count") is None:
+            cell["execution_count"] = 0
+        found, _ = split_directives(cell["source"])
+        if skip & set(found) or found.get("eval") == "false":
+            item.options["skip"] = True
