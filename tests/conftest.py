@@ -1,8 +1,87 @@
-"""Shared by the unit tests: no windows, repeatable Hypothesis."""
+"""Shared by the unit tests: no windows, repeatable Hypothesis, the wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 
 import matplotlib
+import pytest
 from hypothesis import settings
+from project import ROOT
 
 matplotlib.use("Agg")  # no window; the notebooks' kernels choose their own
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+def nothing_but(folder) -> dict[str, str]:
+    """An environment without the repository, data, caches or a network."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONPATH" and not name.startswith(("MINIGPT", "TIKTOK"))
+    }
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    homes = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME")
+    return {
+        **kept,
+        **dict.fromkeys(proxies, "http://127.0.0.1:9"),
+        **dict.fromkeys(homes, str(folder)),
+    }
+
+
+class Wheel:
+    """The project's sdist and wheel, and a venv that holds the wheel.
+
+    The venv sees the packages of the running Python (torch is large), but
+    not the repository.
+    """
+
+    def __init__(self, folder):
+        source = folder / "source"
+        source.mkdir()
+        for name in (
+            *("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in"),
+            *("README.md", "LICENSE", "constraints.txt", "course.py"),
+        ):
+            shutil.copy(ROOT / name, source)
+        for name in ("minigpt", "book/runs"):
+            shutil.copytree(ROOT / name, source / name)
+        build = "from setuptools.build_meta import build_sdist as f; f('..')"
+        self.run("-c", build, cwd=source)
+        (self.sdist,) = folder.glob("*.tar.gz")
+        offline = ("--no-index", "--no-deps")
+        self.run(
+            *("-m", "pip", "wheel", "--no-build-isolation", *offline),
+            *("--wheel-dir", folder, self.sdist),
+        )
+        (self.path,) = folder.glob("*.whl")
+        self.home = folder / "venv"
+        venv.create(self.home, symlinks=os.name != "nt")
+        self.bin = self.home / ("Scripts" if os.name == "nt" else "bin")
+        self.python = self.bin / "python"
+        self.run(
+            *("-m", "pip", "--python", self.python, "install", *offline),
+            self.path,
+        )
+        (packages,) = self.home.glob("**/site-packages")
+        running = sysconfig.get_path("purelib")
+        (packages / "running.pth").write_text(running + "\n")
+
+    @staticmethod
+    def run(*arguments, cwd=None):
+        subprocess.run([sys.executable, *arguments], cwd=cwd, check=True)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    return Wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """An empty folder and an environment with nothing else in it."""
+    return tmp_path, nothing_but(tmp_path)
