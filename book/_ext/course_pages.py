@@ -82,19 +82,30 @@ def drop_thebe(app, pagename, templatename, context, doctree):
 
 
 class Recorded(SphinxDirective):
-    """A directive that shows a file of book/runs, or a line without it."""
+    """A directive that shows a file of book/runs: the first that exists."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def run(self):
-        name = self.arguments[0]
-        path = runs_dir() / f"{name}.jsonl"
-        self.env.note_dependency(str(path))
-        if not path.is_file():
-            text = '<p class="not-measured">Not yet recorded.</p>'
-        else:
-            text = self.show(*load_record(name))
+        text = '<p class="not-measured">Not yet recorded.</p>'
+        for name in reversed(self.arguments[0].split()):
+            path = runs_dir() / f"{name}.jsonl"
+            self.env.note_dependency(str(path))
+            if path.is_file():
+                header, rows = load_record(name)
+                if not header.get("provisional"):
+                    text = self.show(header, rows)
         return [nodes.raw("", text, format="html")]
+
+
+def source_line(header):
+    """Command, device and date of a record, as HTML."""
+    facts = [html.escape(header[key]) for key in ("device", "date")
+             if key in header]
+    if "command" in header:
+        facts.insert(0, f"<code>{html.escape(header['command'])}</code>")
+    return ", ".join(facts)
 
 
 class Sample(Recorded):
@@ -109,13 +120,12 @@ class Sample(Recorded):
         lines = samples[-1]["text"].strip("\n").splitlines()
         verse = "\n".join(lines[: self.options.get("lines", 20)])
         losses = [row["loss"] for row in rows if row["kind"] == "val"]
-        loss = f", validation loss {losses[-1]:.2f}" if losses else ""
         return (
             '<figure class="record"><blockquote class="verse">'
-            f"{html.escape(verse)}</blockquote><figcaption>A recorded run: "
-            f"<code>{html.escape(header['command'])}</code> on "
-            f"{html.escape(header['device'])}, {header['date'][:10]}"
-            f"{loss}.</figcaption></figure>")
+            f"{html.escape(verse)}</blockquote><figcaption>A recorded run of "
+            f"{header['params']:,} parameters, validation loss "
+            f"{min(losses):.2f}: {source_line(header)}."
+            "</figcaption></figure>")
 
 
 class Ladder(Recorded):
@@ -126,9 +136,8 @@ class Ladder(Recorded):
             f'<figure class="record">{ladder_svg(rows)}<figcaption>'
             "Validation loss on tiny Shakespeare, in nats per character; "
             "shorter is better. Every row is trained by its chapter's code "
-            "at the same small budget: "
-            f"<code>{html.escape(header['command'])}</code>, "
-            f"{header['date'][:10]}.</figcaption></figure>")
+            f"at the same small budget: {source_line(header)}."
+            "</figcaption></figure>")
 
 
 class Runtimes(Recorded):
