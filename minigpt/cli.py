@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
@@ -118,6 +119,7 @@ class Train:
             self.out,
             tokenizer=tokenizer,
             facts={
+                "command": shlex.join(["minigpt", *sys.argv[1:]]),
                 "preset": self.preset,
                 "data": self.data,
                 "data_sha256": _sha256(text),

@@ -81,9 +81,7 @@ PRESETS = {
     # 65 characters is tiny Shakespeare's vocabulary
     "pocket": GPTConfig(65, 64, 128, 4, 4, qkv_bias=False, bias=False),
     "mini": GPTConfig(65, 256, 384, 6, 6, qkv_bias=False, bias=False),
-    "gpt-120m": GPTConfig(
-        50257, 256, 768, 12, 12, 0.1, qkv_bias=False, bias=False
-    ),
+    "gpt-120m": GPTConfig(50257, 1024, 768, 12, 12, 0.1, qkv_bias=False),
     "gpt2": GPTConfig(50257, 1024, 768, 12, 12),
     "gpt2-medium": GPTConfig(50257, 1024, 1024, 16, 24),
     "gpt2-large": GPTConfig(50257, 1024, 1280, 20, 36),
@@ -178,7 +176,7 @@ def count_params(config: GPTConfig) -> dict[str, int]:
     }
 
 # %% ../nbs/06_gpt.ipynb #muon
-class MuonAdamW:
+class MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices inside the blocks, AdamW for everything else.
 
     Two torch optimizers that answer as one. Muon (Jordan et al. 2024)
@@ -216,14 +214,11 @@ class MuonAdamW:
             betas=betas,
         )
         self.parts = [muon, adamw]
+        # the groups are shared: a scheduler that sets ours sets theirs
+        super().__init__(self._groups(), {})
 
-    @property
-    def param_groups(self) -> list[dict]:
+    def _groups(self) -> list[dict]:
         return [group for part in self.parts for group in part.param_groups]
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none)
 
     def step(self) -> None:
         for part in self.parts:
@@ -235,3 +230,4 @@ class MuonAdamW:
     def load_state_dict(self, state: dict) -> None:
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
+        self.param_groups = self._groups()

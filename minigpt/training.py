@@ -50,8 +50,10 @@ class TrainConfig:
     """Peak learning rate of AdamW."""
     muon_lr: float = 2e-2
     """Peak learning rate of Muon."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    schedule: Literal["cosine", "linear", "trapezoid", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up; trapezoid holds the
+    peak and falls over the last fifth, so max_steps can be changed on
+    resume."""
     warmup_steps: int = 50
     """Steps over which the learning rate rises from 0."""
     final_lr: float = 0.0
@@ -133,6 +135,8 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     left = c.max_steps - c.warmup_steps
     done = min(1.0, (step - c.warmup_steps) / max(1, left))
     fall = 1 - done
+    if c.schedule == "trapezoid":
+        fall = min(1.0, (c.max_steps - step) / (0.2 * c.max_steps))
     if c.schedule == "cosine":
         fall = 0.5 * (1 + math.cos(math.pi * done))
     return c.final_lr + (1 - c.final_lr) * fall
@@ -808,7 +812,8 @@ class Trainer:
         self.best_loss = state["best_loss"]
         self.bad_evals = state["bad_evals"]
         self.precision = state["precision"]
-        header, rows = read_log(self.run_dir / "log.jsonl")
+        _, rows = read_log(self.run_dir / "log.jsonl")
+        header = self.header()
         self.rows = [row for row in rows if row["step"] <= self.step]
         lines = [json.dumps(row) + "\n" for row in (header, *self.rows)]
         write_atomic(self.run_dir / "log.jsonl", "".join(lines).encode())
@@ -818,6 +823,8 @@ class Trainer:
             if row["kind"] == "sample"
         )
         write_atomic(self.run_dir / "samples.txt", samples.encode())
+        config = json.dumps(header, indent=2) + "\n"
+        write_atomic(self.run_dir / "config.json", config.encode())
         return notes
 
     @contextlib.contextmanager
