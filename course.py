@@ -347,8 +347,8 @@ def run_train(options: argparse.Namespace) -> int:
     status = call(PYTHON, "-m", "minigpt", "train", *named, *options.rest)
     if status:
         return status
-    prompt = ["--run", out, "--prompt", "ROMEO:", "--num-tokens", 300]
-    return call(PYTHON, "-m", "minigpt", "sample", *prompt)
+    say("a sample of what it writes now")
+    return call(PYTHON, "-m", "minigpt", "sample", "--run", out)
 
 
 def run_lab(options: argparse.Namespace) -> int:
