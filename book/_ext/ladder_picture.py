@@ -7,7 +7,7 @@ from pathlib import Path
 
 TARGET = Path(__file__).resolve().parents[1] / "_static" / "ladder.svg"
 
-WIDTH, ROW, BAR = 520, 40, 12
+WIDTH, ROW, BAR = 480, 46, 12
 LEFT, RIGHT = 4, 62  # where bars start; room for the number at the end
 
 # Alone (in the README) the picture follows the reader's light or dark mode;
@@ -46,14 +46,14 @@ def ladder_svg(rows, alone=False):
         group = ' class="best"' if row["loss"] == best else ""
         out.append(
             f"<g{group}>"
-            f'<text x="{LEFT}" y="{top + 16}" font-size="14">'
+            f'<text x="{LEFT}" y="{top + 17}" font-size="15">'
             f"{html.escape(row['name'])}"
-            f'<tspan class="note" dx="8" font-size="12">chapter '
+            f'<tspan class="note" dx="8" font-size="13">chapter '
             f"{row['chapter']}</tspan></text>"
-            f'<rect class="bar" x="{LEFT}" y="{top + 22}" rx="3" '
+            f'<rect class="bar" x="{LEFT}" y="{top + 24}" rx="3" '
             f'width="{length:.1f}" height="{BAR}"/>'
-            f'<text x="{LEFT + length + 8:.1f}" y="{top + 33}" '
-            f'font-size="14" font-weight="600">{row["loss"]:.2f}</text></g>')
+            f'<text x="{LEFT + length + 8:.1f}" y="{top + 35}" '
+            f'font-size="15" font-weight="600">{row["loss"]:.2f}</text></g>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
 
