@@ -26,8 +26,8 @@ MODE = "MINIGPT_NOTEBOOKS"
 MEANING = {
     "strict": "executed and compared with their stored outputs "
     "(tiny Shakespeare is at hand)",
-    "lax": "executed, outputs NOT compared (no tiny Shakespeare, the toy "
-    "language instead)",
+    "lax": "executed, outputs NOT compared (tiny Shakespeare is not at "
+    "hand, or the run was asked not to)",
 }
 
 

@@ -301,15 +301,18 @@ def run_setup(options: argparse.Namespace) -> int:
 def run_book(options: argparse.Namespace) -> int:
     setup()
     build = ROOT / "_build"
+    builder = "from jupyter_book.cli.main import main; main()"
+    make = [PYTHON, "-c", builder, "build", "."]
+    if options.links:
+        say("visiting every external link of the book (a few minutes)")
+        return call(*make, "--builder", "linkcheck")
     if options.quick:
         say("building the changed pages (a few seconds)")
     else:
         say("building the book (about 15 seconds)")
+        make += ["--all"]
         shutil.rmtree(build, ignore_errors=True)
-    strict = ["-W", "--keep-going", "-n"]
-    pages = [] if options.quick else ["--all"]
-    build_book = "from jupyter_book.cli.main import main; main()"
-    status = call(PYTHON, "-c", build_book, "build", ".", *pages, *strict)
+    status = call(*make, "-W", "--keep-going", "-n")
     if status == 0:
         page = build / "html" / "index.html"
         say(f"the book is built: open {page.as_uri()}")
@@ -385,6 +388,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     book = command("book", run_book, "build the book and say where it is")
     book.add_argument(
         "--quick", action="store_true", help="only the pages that changed"
+    )
+    book.add_argument(
+        "--links", action="store_true", help="check the external links instead"
     )
     command("test", run_test, "run every notebook and test", "pytest")
     train = command(
