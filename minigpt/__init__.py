@@ -14,6 +14,7 @@ from minigpt.model import (
 from minigpt.multihead import CausalSelfAttention
 from minigpt.text import (
     CharTokenizer,
+    ToyLanguage,
     batches,
     best_device,
     get_batch,
@@ -36,6 +37,7 @@ __all__ = [
     "LayerNorm",
     "MuonAdamW",
     "TinyLM",
+    "ToyLanguage",
     "TrainConfig",
     "Trainer",
     "attention",

@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -305,15 +305,15 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = _plain_warning
     try:
         return _parse(argv or ["--help"])()
-    except (ValueError, TrainingError, FileNotFoundError) as error:
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TrainingError, OSError) as error:
         print(f"minigpt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minigpt: stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _plain_warning(message, category, filename, lineno, file=None, line=None):

@@ -1,11 +1,17 @@
 """Recorded runs: JSON lines that the project's own code has written.
 
 The first line of a record is its header (command, device, versions, date,
-commit, config); each later line is one row with a "kind".
+commit); each later line is one row with a "kind". The records are kept in
+book/runs and travel in the installed package as minigpt/runs.
 """
 
 import json
+import platform
+import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
+
+import torch
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -13,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent
 def runs_dir() -> Path:
     """Where the records are: in the installed package, else in book/runs."""
     installed = PACKAGE / "runs"
-    return installed if installed.is_dir() else PACKAGE.parent / "book" / "runs"
+    return installed if installed.is_dir() else PACKAGE.parent / "book/runs"
 
 
 def load_record(name: str) -> tuple[dict, list[dict]]:
@@ -27,3 +33,58 @@ def load_record(name: str) -> tuple[dict, list[dict]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     header, *rows = [json.loads(line) for line in lines if line.strip()]
     return header, rows
+
+
+def write_record(name: str, header: dict, rows: list[dict]) -> Path:
+    """Write a record of the repository, replacing an older one."""
+    path = runs_dir() / f"{name}.jsonl"
+    lines = [{"kind": "header", **header}, *rows]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def describe_machine(device: str) -> dict:
+    """Device, versions, date and commit: what makes a number repeatable."""
+    from minigpt import __version__
+
+    return {
+        "device": _device_name(device),
+        "minigpt": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "commit": _commit(),
+    }
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The checkout's commit; None for an installed package."""
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

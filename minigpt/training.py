@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'TrainConfig', 'lr_factor', 'TrainingError', 'RunError', 'choose_precision', 'make_optimizer',
-           'write_atomic', 'weights_to_bytes', 'load_weights', 'Checkpoints', 'describe_device', 'describe_run',
-           'Callback', 'ProgressBar', 'RunLog', 'LossPlot', 'read_log', 'Trainer', 'load_run', 'read_run_config']
+           'write_atomic', 'weights_to_bytes', 'load_weights', 'Checkpoints', 'Callback', 'ProgressBar', 'RunLog',
+           'LossPlot', 'read_log', 'Trainer', 'load_run', 'read_run_config']
 
 # %% ../nbs/07_training.ipynb #imports
 import contextlib
@@ -13,14 +13,11 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +26,7 @@ from torch import Tensor, nn
 
 from .bigram import evaluate, generate
 from .model import GPT, GPTConfig, MuonAdamW
+from .runs import describe_machine
 from .text import CharTokenizer, best_device, get_batch
 
 # %% ../nbs/07_training.ipynb #config
@@ -353,48 +351,6 @@ class Checkpoints:
             "; ".join(notes)
             or f"no checkpoint in {self.folder}: start without --resume"
         )
-
-# %% ../nbs/07_training.ipynb #rundesc
-def describe_device(device: str) -> str:
-    """What computes: the card's name, or the processor and its threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on Linux
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def describe_run() -> dict:
-    """Versions, date and commit: what a record needs to be repeated."""
-    from minigpt import __version__
-
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        return _versions(__version__) | {"commit": commit}
-    return _versions(__version__)
-
-
-def _versions(own: str) -> dict:
-    return {
-        "minigpt": own,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-    }
 
 # %% ../nbs/07_training.ipynb #callbacks
 class Callback:
@@ -764,10 +720,9 @@ class Trainer:
             "model": self.model.config.to_dict(),
             "train": asdict(self.config),
             "params": self.model.num_params(),
-            "device": describe_device(self.device),
             "precision": self.precision,
             **self.facts,
-            **describe_run(),
+            **describe_machine(self.device),
         }
 
     def _begin_folder(self) -> None:
