@@ -1,0 +1,100 @@
+"""What README.md and the book's pages tell the reader to type, works."""
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import course
+import pytest
+from project import NOTEBOOKS, ROOT, SETTINGS
+
+from minigpt.cli import _parse as parse_minigpt
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "CONTRIBUTING.md", "book/how_to_use.md"]
+COLAB = "https://colab.research.google.com/github"
+
+
+def commands(page):
+    """The lines after a prompt in a page's console blocks, as arguments."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in re.findall(r"```console\n(.*?)```", text, re.S):
+        for line in re.findall(r"^\s*[$>] (.+)", block, re.M):
+            yield shlex.split(line.replace("\\", "/"), comments=True)
+
+
+def test_python_block_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    lines = [line for line in block.splitlines() if line.strip()]
+    assert len(lines) <= 12, "the library in ten lines"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", block],
+        capture_output=True, encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 200  # the prompt, 200 characters, a line end
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_understood(page):
+    """course.py and minigpt accept them; nothing else is suggested."""
+    seen = 0
+    for program, *arguments in commands(page):
+        seen += 1
+        if program == "minigpt":
+            parse_minigpt(arguments)
+        elif arguments[:1] == ["course.py"]:
+            assert program in ("python", "py")
+            course.parse(arguments[1:])
+        elif program == "pytest":
+            assert all((ROOT / name).exists() for name in arguments
+                       if not name.startswith("-"))
+        else:
+            known = "git cd pip nbdev_export nbdev_clean"
+            assert program in known.split() + [".venv/Scripts/python"]
+    assert seen >= 4
+
+
+def test_table_of_commands():
+    """how_to_use.md explains every command of course.py, and no other."""
+    text = (ROOT / "book/how_to_use.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `python course.py (\w+)`", text, re.M)
+    assert sorted(told) == ["book", "lab", "setup", "test", "train"]
+    for name in told:
+        course.parse([name])
+
+
+def test_addresses_follow_settings():
+    git_url, slug = SETTINGS["git_url"], f"{SETTINGS['user']}/{SETTINGS['repo']}"
+    site = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for url in re.findall(r"https://(?:[\w-]+\.)?github\.(?:com|io)/[^\s)\"]+",
+                              text):
+            assert url.startswith((git_url, site)), f"{page}: {url}"
+    assert f"git clone {git_url}\n" in README
+    assert f"cd {SETTINGS['repo']}\n" in README
+    assert site in README
+    for path in NOTEBOOKS:
+        link = f"{COLAB}/{slug}/blob/{SETTINGS['branch']}/nbs/{path.name}"
+        if f"](nbs/{path.name})" in README:
+            assert f"]({link})" in README, f"Colab badge of {path.name}"
+    assert len(re.findall(re.escape(COLAB), README)) == README.count("](nbs/")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_exist(page):
+    folder = (ROOT / page).parent
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s:#{]+)\)", text):
+        assert (folder / target).exists(), f"{page}: {target}"
+
+
+def test_every_chapter_is_listed():
+    """In the README, in the intro and in the table of contents alike."""
+    intro = (ROOT / "book/intro.md").read_text(encoding="utf-8")
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    inside = re.findall(r"file: nbs/(\w+)", toc)
+    assert inside == re.findall(r"\]\(nbs/(\w+)\.ipynb\)", README)
+    assert inside == re.findall(r"^\| \[.*\(\.\./nbs/(\w+)\.ipynb\)", intro, re.M)
