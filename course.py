@@ -276,7 +276,7 @@ def setup(extra: str = "dev", torch: str | None = None) -> None:
     if sys.platform == "linux" and not has_nvidia() and not installed_torch():
         say(
             "without an NVIDIA card the CPU build of torch is enough and "
-            f"2 GB smaller: if pip fetches CUDA, press Ctrl-C, run the CPU "
+            f"4 GB smaller: if pip fetches CUDA, press Ctrl-C, run the CPU "
             f"command of {TORCH_PAGE} with {PYTHON} -m pip, and start again"
         )
     chosen = VENV / "constraints.txt"
