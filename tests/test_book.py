@@ -1,0 +1,344 @@
+"""The built book: its pages, marks, links, pictures and manners."""
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from ladder_picture import TARGET, ladder_svg
+from nbdev_directives import split_directives
+from project import NOTEBOOKS, ROOT, SETTINGS, cells
+
+from minigpt.runs import load_record
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"]] + [
+    chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+CHAPTERS = [page for page in PAGES if page.startswith("nbs/")]
+
+pytestmark = pytest.mark.xdist_group("book")  # one build for all tests
+each_page = pytest.mark.parametrize("page", PAGES)
+each_chapter = pytest.mark.parametrize("page", CHAPTERS)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the book, built anew with warnings as errors."""
+    out = tmp_path_factory.mktemp("book")
+    code = "from jupyter_book.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "build", ".", "--path-output", out,
+         "--all", "-W", "--keep-going", "-n"],
+        cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return out / "_build" / "html"
+
+
+@functools.cache
+def parse(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def article(site, page):
+    """The part of a page that its author wrote."""
+    return parse(site / f"{page}.html").select_one("article.bd-article")
+
+
+def test_every_chapter_is_in_the_book():
+    written = [f"nbs/{path.stem}" for path in NOTEBOOKS]
+    missing = [page for page in CHAPTERS if page not in written]
+    assert not missing
+    assert CHAPTERS == written[: len(CHAPTERS)]
+
+
+@each_page
+def test_page_is_built(site, page):
+    assert article(site, page).find("h1")
+
+
+@each_chapter
+def test_directives_are_not_shown(site, page):
+    text = article(site, page).get_text()
+    assert not re.search(r"^#\s*\|", text, re.M)
+    assert "NBVAL_" not in text
+    assert "google.colab" not in text
+
+
+@each_chapter
+def test_exported_cells_carry_their_module(site, page):
+    module, exported = None, 0
+    for cell in cells(ROOT / f"{page}.ipynb", "code"):
+        found, _ = split_directives(cell["source"])
+        module = found.get("default_exp", module)
+        exported += "export" in found and "hide" not in found
+    marked = article(site, page).select("div.cell.tag_exported")
+    assert len(marked) == exported > 0
+    assert {cell["data-module"] for cell in marked} == {f"minigpt.{module}"}
+    plain = article(site, page).select("div.cell:not(.tag_exported)")
+    assert not any(cell.has_attr("data-module") for cell in plain)
+
+
+@each_page
+def test_pictures_have_words(site, page):
+    for image in article(site, page).find_all("img"):
+        assert len(image.get("alt", "").strip()) > 10, image["src"]
+    for drawing in article(site, page).select("svg.ladder"):
+        assert drawing.find("title").get_text(strip=True)
+
+
+@each_page
+def test_addresses_follow_settings(site, page):
+    git_url, branch = SETTINGS["git_url"], SETTINGS["branch"]
+    slug = f"{SETTINGS['user']}/{SETTINGS['repo']}"
+    home = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    soup = parse(site / f"{page}.html")
+    assert soup.find("link", rel="canonical")["href"] == f"{home}/{page}.html"
+    links = {link["href"] for link in soup.find_all("a", href=True)}
+    suffix = "ipynb" if page in CHAPTERS else "md"
+    assert f"{git_url}/edit/{branch}/{page}.{suffix}" in links
+    assert git_url in links
+    colab = {link for link in links if "colab.research.google.com" in link}
+    for link in colab:
+        assert re.fullmatch(
+            rf"https://colab\.research\.google\.com/github/{slug}/blob/"
+            rf"{branch}/nbs/\w+\.ipynb", link)
+    if page in CHAPTERS:
+        assert [link.rsplit("/", 1)[1] for link in colab] == [
+            f"{page.removeprefix('nbs/')}.ipynb"]
+        first = article(site, page).find("h1").find_next_sibling()
+        assert first["class"] == ["chapter-links"]
+    ours = [link for link in links if "github.com" in link and (
+        "minigpt" in link or SETTINGS["user"] in link)]
+    assert all(link.startswith(git_url) for link in ours)
+    assert "{{" not in article(site, page).get_text()
+
+
+@each_chapter
+def test_download_is_the_notebook(site, page):
+    link = article(site, page).select_one(".chapter-links a[download]")
+    target = (site / f"{page}.html").parent / link["href"]
+    assert target.read_bytes() == (ROOT / f"{page}.ipynb").read_bytes()
+
+
+def test_addresses_are_said_once():
+    """Only settings.ini names the address; the rest is derived from it."""
+    for path in ["_config.yml", *(ROOT / "book").glob("**/*.*")]:
+        path = ROOT / path
+        if path.suffix in (".yml", ".md", ".py", ".css"):
+            text = path.read_text(encoding="utf-8")
+            assert SETTINGS["user"] not in text, path.name
+
+
+@each_page
+def test_links_lead_somewhere(site, page):
+    path = site / f"{page}.html"
+    for link in parse(path).find_all("a", href=True):
+        url = urlsplit(link["href"])
+        if url.scheme or url.netloc:
+            assert url.scheme in ("https", "mailto"), link["href"]
+            continue
+        target = (path.parent / unquote(url.path)).resolve() if url.path else path
+        assert target.is_file(), link["href"]
+        if url.fragment and target.suffix == ".html":
+            assert parse(target).find(id=unquote(url.fragment)), link["href"]
+
+
+@each_page
+def test_page_loads_nothing_from_elsewhere(site, page):
+    path = site / f"{page}.html"
+    soup = parse(path)
+    loaded = [tag["src"] for tag in soup.find_all(src=True)]
+    loaded += [tag["href"] for tag in soup.find_all("link", href=True)
+               if not {"canonical", "prev", "next", "author", "index",
+                       "search"} & set(tag["rel"])]
+    assert loaded
+    for address in loaded:
+        url = urlsplit(address)
+        assert not url.netloc, address
+        assert url.scheme in ("", "data"), address
+        if not url.scheme:
+            assert (path.parent / unquote(url.path)).is_file(), address
+
+
+def test_style_sheets_load_nothing_from_elsewhere(site):
+    sheets = list((site / "_static").glob("*.css"))
+    assert sheets
+    for sheet in sheets:
+        text = sheet.read_text(encoding="utf-8")
+        for target in re.findall(r"url\(\s*[\"']?([^\"')]+)", text):
+            assert not re.match(r"(https?:)?//", target), f"{sheet.name}: {target}"
+    course = (site / "_static/course.css").read_text(encoding="utf-8")
+    for target in re.findall(r"url\(\"([^\"]+)\"\)", course):
+        assert (site / "_static" / target).is_file(), target
+
+
+def test_glossary_is_large_and_names_chapters(site):
+    terms = article(site, "book/glossary").select("dl.glossary > dt")
+    assert len(terms) >= 40
+    for term in terms:
+        meaning = term.find_next_sibling("dd")
+        assert re.search(r"Chapter \d", meaning.get_text()), term.get_text()
+        assert meaning.find("a", href=re.compile(r"\.\./nbs/0\d_"))
+
+
+def test_cited_and_listed_are_the_same(site):
+    text = (ROOT / "book/references.md").read_text(encoding="utf-8")
+    cited = set(re.findall(r"\{cite:t\}`(\w+)`", text))
+    bib = (ROOT / "book/references.bib").read_text(encoding="utf-8")
+    listed = re.findall(r"^@\w+\{(\w+),", bib, re.M)
+    assert len(listed) == len(set(listed))
+    assert cited == set(listed)
+
+
+def test_intro_shows_what_was_recorded(site):
+    text = article(site, "book/intro").get_text()
+    for name in ("ladder", "mini"):
+        path = ROOT / "book/runs" / f"{name}.jsonl"
+        if not path.is_file():
+            continue
+        header, rows = load_record(name)
+        if header.get("provisional"):
+            continue
+        if name == "ladder":
+            assert all(f"{row['loss']:.2f}" in text for row in rows)
+        else:
+            sample = [row for row in rows if row["kind"] == "sample"][-1]
+            assert sample["text"].strip().splitlines()[0] in text
+
+
+def test_ladder_picture_is_current():
+    want = ladder_svg(load_record("ladder")[1], alone=True)
+    assert TARGET.read_text(encoding="utf-8") == want, (
+        "run python book/_ext/ladder_picture.py")
+
+
+def test_ladder_picture_draws_lengths():
+    rows = [{"chapter": 1, "name": "a < b", "loss": 4.0},
+            {"chapter": 2, "name": "c", "loss": 1.0}]
+    drawing = BeautifulSoup(ladder_svg(rows), "html.parser")
+    first, second = [float(bar["width"]) for bar in drawing.select("rect.bar")]
+    assert first == pytest.approx(4 * second, rel=0.01)
+    assert [bar["width"] for bar in drawing.select("g.best rect")] == [
+        drawing.select("rect.bar")[1]["width"]]
+    assert "a < b 4.00" in drawing.find("title").get_text()
+
+
+@pytest.mark.parametrize(("source", "found", "rest"), [
+    ("#| export\nx = 1", {"export": ""}, "x = 1"),
+    ("#| hide\n#| eval: false\nx", {"hide": "", "eval": "false"}, "x"),
+    ("#| fig-alt: one two\n#|   three: four\n#|   five\nplot()",
+     {"fig-alt": "one two three: four five"}, "plot()"),
+    ("#| default_exp text", {"default_exp": "text"}, ""),
+    ("# NBVAL_IGNORE_OUTPUT\nx", {}, "x"),
+    ("x = 1\n#| export\n", {}, "x = 1\n#| export"),
+    ("x = 1  #| hide_line\ny", {}, "y"),
+    ("# a comment\nx | y", {}, "# a comment\nx | y"),
+])
+def test_split_directives(source, found, rest):
+    assert split_directives(source) == (found, rest)
+
+
+# What the theme's own scripts say when all is well.
+NOTICES = ("[PST]: Changed to auto", "[PST]: Scrolled", "[togglebutton]: Adding")
+
+PROBE = """<!doctype html><title>probe</title><pre id="result"></pre><script>
+const wait = ms => new Promise(done => setTimeout(done, ms));
+// Elements past the right edge that no box inside the article scrolls.
+const outside = (article, view) => [...article.querySelectorAll("*")].filter(
+  element => {
+    if (element.getBoundingClientRect().right <= 391) return false;
+    for (let box = element.parentElement; box !== article;
+         box = box.parentElement)
+      if (view.getComputedStyle(box).overflowX !== "visible") return false;
+    return view.getComputedStyle(element).overflowX === "visible";
+  }).map(element => element.outerHTML.slice(0, 80));
+(async () => {
+  const seen = {};
+  for (const page of PAGES) {
+    const frame = document.createElement("iframe");
+    frame.style = "width: 390px; height: 800px";
+    frame.src = "/" + page + ".html";
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    const math = frame.contentWindow.MathJax;
+    if (math) await math.startup.promise;
+    await wait(50);
+    const root = frame.contentDocument;
+    seen[page] = {
+      width: root.documentElement.scrollWidth,
+      height: root.documentElement.scrollHeight,
+      math: root.querySelectorAll("mjx-container").length,
+      raw: root.querySelectorAll(".math").length,
+      outside: outside(
+        root.querySelector("article.bd-article"), frame.contentWindow),
+      errors: root.querySelectorAll("mjx-merror").length,
+    };
+    frame.remove();
+  }
+  document.getElementById("result").textContent = JSON.stringify(seen);
+})();
+</script>"""
+
+
+@pytest.fixture(scope="session")
+def browsed(site, tmp_path_factory):
+    """What Chromium finds on every page at 390 px, and its console."""
+    chromium = next(filter(None, map(shutil.which, (
+        "chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    (site / "probe.html").write_text(
+        PROBE.replace("PAGES", json.dumps(PAGES)), encoding="utf-8")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=site)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    profile = tmp_path_factory.mktemp("profile")
+    done = subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu",
+         "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update",
+         f"--user-data-dir={profile}", "--enable-logging=stderr",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+         "--virtual-time-budget=120000", "--dump-dom",
+         f"http://127.0.0.1:{server.server_port}/probe.html"],
+        capture_output=True, encoding="utf-8", timeout=120)
+    server.shutdown()
+    result = BeautifulSoup(done.stdout, "html.parser").find(id="result")
+    console = [line for line in done.stderr.splitlines()
+               if "CONSOLE" in line
+               and not any(notice in line for notice in NOTICES)]
+    return json.loads(result.get_text()), console
+
+
+def test_console_is_silent(browsed):
+    """No script error and no failed request, to this or another host."""
+    _, console = browsed
+    assert not console
+
+
+@each_page
+def test_page_fits_a_phone(browsed, page):
+    pages, _ = browsed
+    assert pages[page]["height"] > 800
+    assert pages[page]["width"] <= 390
+    assert not pages[page]["outside"]
+
+
+@each_page
+def test_formulas_are_set(browsed, page):
+    seen = browsed[0][page]
+    assert seen["errors"] == 0
+    assert seen["math"] >= seen["raw"]
