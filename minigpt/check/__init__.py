@@ -3,3 +3,16 @@
     from minigpt import check
     check.causal_mask(my_mask)
 """
+
+from ._text import all_windows as all_windows
+from ._text import byte_tokenizer as byte_tokenizer
+from ._text import conditional_entropy as conditional_entropy
+from ._text import encode_by_hand as encode_by_hand
+from ._text import entropy as entropy
+from ._text import honest_split as honest_split
+from ._text import one_bit as one_bit
+from ._model import orthogonalize as orthogonalize
+from ._model import param_count as param_count
+from ._model import residual_std as residual_std
+from ._model import tied as tied
+from ._model import training_days as training_days

@@ -1,0 +1,189 @@
+"""The model of chapter 6: counts, errors, causality, initialization."""
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt import (
+    GPT,
+    GPT_CONFIG_124M,
+    PRESETS,
+    GPTConfig,
+    MuonAdamW,
+    count_params,
+
+)
+from minigpt.attention import leaks
+from minigpt.model import init_weights
+
+COUNTS = {
+    "pocket": 804_096,
+    "mini": 10_745_088,
+    "gpt-120m": 124_412_160,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+}
+
+
+def meta(config):
+    with torch.device("meta"):
+        return GPT(config)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_published_counts(name):
+    assert meta(PRESETS[name]).num_params() == COUNTS[name]
+
+
+def test_counts_of_the_variants():
+    assert meta(GPTConfig.preset("mini", bias=True, qkv_bias=True)
+                ).num_params() == 10_770_816
+    assert meta(GPTConfig(tie_weights=False)).num_params() == 163_037_184
+    other = dict(qkv_bias=False, tie_weights=False, drop_rate=0.1)
+    assert meta(GPTConfig(**other)).num_params() == 163_009_536
+    assert meta(GPTConfig(context_length=256, **other)
+                ).num_params() == 162_419_712
+    assert GPTConfig.preset("gpt2") == GPT_CONFIG_124M == GPTConfig()
+
+
+shapes = st.builds(
+    lambda heads, width, **rest: GPTConfig(
+        n_heads=heads, emb_dim=heads * width, **rest
+    ),
+    heads=st.integers(1, 4),
+    width=st.integers(1, 6),
+    vocab_size=st.integers(1, 40),
+    context_length=st.integers(1, 12),
+    n_layers=st.integers(1, 3),
+    drop_rate=st.sampled_from([0.0, 0.3]),
+    qkv_bias=st.booleans(),
+    bias=st.booleans(),
+    tie_weights=st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes)
+def test_every_shape_counts_runs_and_hides_the_future(config):
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    assert model.num_params() == sum(count_params(config).values())
+    idx = torch.randint(config.vocab_size, (2, config.context_length))
+    logits = model(idx)
+    assert logits.shape == (*idx.shape, config.vocab_size)
+    assert not leaks(model, idx)
+    assert GPTConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n_heads=5), "384 cannot be shared by 5 heads"),
+        (dict(n_heads=0), "n_heads is 0: write 1 or more"),
+        (dict(context_length=-1), "context_length is -1: write 1 or more"),
+        (dict(emb_dim=384.0), "emb_dim must be a whole number, not 384.0"),
+        (dict(n_layers=True), "n_layers must be a whole number"),
+        (dict(drop_rate=1.0), "drop_rate is 1.0: write a probability"),
+        (dict(drop_rate=-0.1), "drop_rate is -0.1"),
+        (dict(drop_rate=math.nan), "drop_rate is nan"),
+    ],
+)
+def test_nonsense_is_answered_with_what_to_write(changes, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        GPTConfig.preset("mini", **changes)
+
+
+def test_config_is_frozen_and_names_are_checked():
+    with pytest.raises(FrozenInstanceError):
+        GPT_CONFIG_124M.n_heads = 3
+    with pytest.raises(ValueError, match="no preset 'gpt5': choose one of"):
+        GPTConfig.preset("gpt5")
+    with pytest.raises(ValueError, match="GPTConfig has no field n_embd"):
+        GPTConfig.from_dict({"n_embd": 3})
+
+
+def test_a_prompt_longer_than_the_context_is_refused():
+    model = GPT(GPTConfig(5, 4, 8, 2, 1))
+    with pytest.raises(ValueError, match="5 tokens, but context_length is 4"):
+        model(torch.zeros(1, 5, dtype=torch.long))
+
+
+def test_initialization_is_gpt2s():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig.preset("pocket", bias=True, qkv_bias=True))
+    for name, parameter in model.named_parameters():
+        if name.endswith("c_proj.weight"):
+            assert parameter.std() == pytest.approx(0.02 / 8**0.5, rel=0.05)
+        elif parameter.ndim == 2:
+            assert parameter.std() == pytest.approx(0.02, rel=0.05)
+        elif name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            assert (parameter == 1).all()  # LayerNorm's scales
+    before = model.wte.weight.clone()
+    init_weights(model)
+    assert not torch.equal(before, model.wte.weight)
+
+
+def test_tied_tables_share_memory_and_loss_is_the_mean():
+    config = GPTConfig(7, 6, 8, 2, 1)
+    model = GPT(config)
+    assert model.lm_head.weight is model.wte.weight
+    untied = GPT(GPTConfig(7, 6, 8, 2, 1, tie_weights=False))
+    assert untied.lm_head.weight is not untied.wte.weight
+    idx = torch.randint(7, (3, 6))
+    log_probs = model(idx).log_softmax(-1)
+    by_hand = -log_probs.gather(-1, idx[..., None]).mean()
+    assert model.loss(idx, idx).item() == pytest.approx(by_hand.item())
+
+
+def test_muon_adamw_gives_each_parameter_to_one_optimizer():
+    model = GPT(GPTConfig(7, 6, 8, 2, 2))
+    optimizer = MuonAdamW(model)
+    held = [p for g in optimizer.param_groups for p in g["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters()}
+    assert len(held) == len(list(model.parameters()))
+    muon, adamw = optimizer.parts
+    names = {id(p): n for n, p in model.named_parameters()}
+    inside = {names[id(p)] for g in muon.param_groups for p in g["params"]}
+    assert all(n.startswith("h.") and n.endswith("weight") for n in inside)
+    assert "wte.weight" not in inside and "h.0.ln_1.weight" not in inside
+
+
+def test_muon_adamw_resumes_exactly():
+    def run(optimizer, model, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            idx = torch.randint(7, (2, 6))
+            optimizer.zero_grad()
+            model.loss(idx, idx).backward()
+            optimizer.step()
+
+    def fresh():
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(7, 6, 8, 2, 1))
+        return model, MuonAdamW(model)
+
+    whole, optimizer = fresh()
+    run(optimizer, whole, range(6))
+    first, optimizer = fresh()
+    run(optimizer, first, range(3))
+    second, other = fresh()
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    run(other, second, range(3, 6))
+    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_scheduler_reaches_both_optimizers():
+    optimizer = MuonAdamW(GPT(GPTConfig(7, 6, 8, 2, 1)), muon_lr=0.4, lr=0.2)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    rates = [g["lr"] for part in optimizer.parts for g in part.param_groups]
+    assert rates == [0.2, 0.1, 0.1]
