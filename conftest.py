@@ -1,4 +1,4 @@
-"""How pytest runs here: repeatable notebooks, nbdev's skip rules, groups.
+"""How pytest runs here: repeatable notebooks, nbdev's skip rules, workers.
 
 Notebooks run under nbval. With tiny Shakespeare at hand their outputs are
 compared with the stored ones, which come from it; without, they must only
@@ -9,9 +9,9 @@ import os
 import warnings
 from pathlib import Path
 
-import pytest
 from nbdev_directives import split_directives
 from project import SETTINGS
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent
 
@@ -70,22 +70,35 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(line)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    """One worker a file, and nbval follows nbdev.
+class Scheduling(LoadFileScheduling):
+    """One worker a file: a notebook keeps its kernel, a module its fixtures.
 
-    With `--dist loadgroup` a test runs with the others of its file, so that
-    a notebook keeps its kernel and a module its fixtures, unless it carries
-    an xdist_group of its own. `#| eval: false` cells and those with a flag of
-    settings.ini's tst_flags are skipped (NBVAL_FLAGS="slow" runs some).
-    nbdev_clean empties execution counts, which nbval reads as "never run":
-    here every cell counts as run.
+    The chapters of test_colab.py share nothing and take long: each goes to
+    whichever worker is free.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        if "::test_chapter_alone[" in nodeid:
+            return nodeid
+        return super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    if config.getvalue("dist") == "loadfile":
+        return Scheduling(config, log)
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Make nbval follow nbdev.
+
+    `#| eval: false` cells and those with a flag of settings.ini's tst_flags
+    are skipped (NBVAL_FLAGS="slow" runs some). nbdev_clean empties execution
+    counts, which nbval reads as "never run": here every cell counts as run.
     """
     skip = set(SETTINGS["tst_flags"].split())
     skip -= set(os.environ.get("NBVAL_FLAGS", "").split())
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         cell = getattr(item, "cell", None)
         if cell is None:
             continue

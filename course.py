@@ -323,7 +323,7 @@ def run_test(options: argparse.Namespace) -> int:
     setup()
     say("running every notebook and every test (about 7 minutes on 2 cores)")
     workers = max(2, min(4, os.cpu_count() or 2))
-    spread = ["--nbval", "-n", workers, "--dist", "loadgroup"]
+    spread = ["--nbval", "-n", workers, "--dist", "loadfile"]
     return call(PYTHON, "-m", "pytest", *spread, *options.rest)
 
 

@@ -42,14 +42,7 @@ print(*asked, sep="\\n")
 """
 
 
-@pytest.mark.parametrize(
-    "chapter",
-    [
-        pytest.param(path, marks=pytest.mark.xdist_group(f"colab-{path.stem}"))
-        for path in NOTEBOOKS
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("chapter", NOTEBOOKS, ids=lambda path: path.stem)
 def test_chapter_alone(chapter, wheel, alone):
     folder, env = alone
     shutil.copy(chapter, folder)

@@ -15,8 +15,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from project import ROOT
 
-pytestmark = pytest.mark.xdist_group("nbval")
-
 
 def printed(text: str) -> list:
     return [new_output("stream", name="stdout", text=text)]
