@@ -75,6 +75,13 @@ class Train:
         default_factory=TrainConfig
     )
 
+    def __post_init__(self):
+        self._shape()  # a bad shape is refused before anything is loaded
+
+    def _shape(self, **changes) -> GPTConfig:
+        changes = self.shape.changes() | changes
+        return GPTConfig.preset(self.preset, **changes)
+
     def __call__(self) -> int:
         if (self.out / "config.json").exists() and not self.resume:
             raise RunError(
@@ -103,11 +110,7 @@ class Train:
                 )
         else:
             tokenizer = CharTokenizer.from_text(text)
-            config = GPTConfig.preset(
-                self.preset,
-                vocab_size=tokenizer.vocab_size,
-                **self.shape.changes(),
-            )
+            config = self._shape(vocab_size=tokenizer.vocab_size)
         ids = torch.tensor(tokenizer.encode(text))
         train_ids, val_ids = train_val_split(ids)
         torch.manual_seed(self.train.seed)  # the initial weights
@@ -308,9 +311,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TrainingError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"minigpt: {error}", file=sys.stderr)
         return 2
+    except TrainingError as error:
+        print(f"minigpt: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("minigpt: stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED

@@ -8,28 +8,26 @@ class Hint(Exception):
     """Raised by a check: what is wrong with an answer, and why."""
 
 
-def exercise(check: Callable[[object], None]) -> Callable[[object], bool]:
+def exercise(check: Callable[[object], None]) -> Callable[[object], None]:
     """Turn a function that raises Hint into one that prints a verdict.
 
-    The result prints one line, "✓ name: …" or "✗ name: …", and returns
-    whether the answer passed, so an unsolved exercise never stops a
-    notebook. The first line of the docstring is what a pass prints.
+    The result prints one line, "✓ name: …" or "✗ name: …", so that an
+    unsolved exercise never stops a notebook. The first line of the
+    docstring is what a pass prints.
     """
     name = check.__name__
     praise = (check.__doc__ or "").strip().splitlines()[0]
 
     @wraps(check)
-    def verdict(answer: object) -> bool:
+    def verdict(answer: object) -> None:
         try:
             check(answer)
         except Hint as hint:
             print(f"✗ {name}: {hint}")
-            return False
         except Exception as error:  # the reader's code: anything can happen
             print(f"✗ {name}: your code raised {type(error).__name__}: {error}")
-            return False
-        print(f"✓ {name}: {praise}")
-        return True
+        else:
+            print(f"✓ {name}: {praise}")
 
     return verdict
 

@@ -1,0 +1,267 @@
+"""The command line as a user types it: what works, and what is answered."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minigpt import load_run
+from minigpt.cli import main
+
+SMALL = [
+    *("--max-steps", "6"),
+    *("--batch-size", "2"),
+    *("--context-length", "16"),
+    *("--emb-dim", "16"),
+    *("--n-layers", "1"),
+    *("--eval-every", "3"),
+    *("--checkpoint-every", "2"),
+    *("--sample-tokens", "5"),
+    *("--precision", "fp32"),
+    *("--device", "cpu"),
+]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("to be, or not to be: that is the question. " * 30)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, corpus, capsys):
+    """A finished run on the corpus."""
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 0
+    capsys.readouterr()
+    return out
+
+
+def refused(capsys, *argv):
+    """The one line that answers bad input; the exit code must be 2."""
+    assert main([str(part) for part in argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("minigpt: ")
+    return lines[0]
+
+
+def test_train_leaves_a_whole_run_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "checkpoint",
+        "log.jsonl",
+        "loss.png",
+        "samples.txt",
+    }
+    rows = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
+    assert rows[0]["kind"] == "header"
+    assert rows[0]["command"].startswith("minigpt ")
+    assert {row["kind"] for row in rows[1:]} == {"train", "val", "sample"}
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_ends_with_verse_and_the_next_command(tmp_path, corpus, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "parameters on cpu, fp32 (as asked for)" in printed
+    assert "validation loss" in printed
+    assert f"minigpt sample --run {out}" in printed
+
+
+def test_sample_writes_and_a_seed_repeats_itself(run, capsys):
+    args = ["sample", "--run", str(run), "--prompt", "to be", "--seed", "3"]
+    texts = []
+    for _ in range(2):
+        assert main([*args, "--num-tokens", "20"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("to be") and len(texts[0]) == 5 + 20 + 1
+
+
+def test_a_prompt_longer_than_the_context_is_cropped_not_refused(run, capsys):
+    prompt = "to be, or not to be: that is the question."
+    assert main(["sample", "--run", str(run), "--prompt", prompt]) == 0
+    assert capsys.readouterr().out.startswith(prompt)
+
+
+def test_info_counts_every_parameter(capsys):
+    assert main(["info", "--preset", "gpt2"]) == 0
+    assert "124,439,808" in capsys.readouterr().out
+
+
+def test_help_shows_the_presets_defaults(capsys):
+    for argv in (["--help"], ["train", "--help"], ["sample", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 0
+    assert "temperature" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "trian"),
+        (["train"], "--out"),
+        (["train", "--out", "x", "--max-stps", "3"], "--max-stps"),
+        (["train", "--out", "x", "--max-steps", "many"], "--max-steps"),
+        (["train", "--out", "x", "--max-steps", "0"], "write 1 or more"),
+        (["train", "--out", "x", "--preset", "huge"], "gpt2-xl"),
+        (["train", "--out", "x", "--n-heads", "3"], "shared by 3 heads"),
+        (["sample", "--run", "x", "--temperature", "0"], "above 0"),
+        (["sample", "--run", "x", "--temperature", "nan"], "above 0"),
+        (["sample", "--run", "x", "--num-tokens", "0"], "write 1 or more"),
+        (["sample", "--run", "x", "--prompt", ""], "at least one character"),
+        (["sample", "--run", "nowhere"], "nowhere is not a run folder"),
+        (["info", "--preset", "gpt5"], "gpt2-xl"),
+    ],
+)
+def test_bad_input_gets_one_line(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *argv)
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_an_unknown_character_is_named(run, capsys):
+    line = refused(capsys, "sample", "--run", run, "--prompt", "to bé")
+    assert "'é'" in line and "position 4" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "empty"), ("too short", "context_length 16")],
+)
+def test_a_text_that_is_too_small_is_refused(
+    text, message, tmp_path, capsys
+):
+    path, out = tmp_path / "tiny.txt", tmp_path / "run"
+    path.write_text(text)
+    line = refused(
+        capsys, "train", "--data", path, "--out", out, *SMALL
+    )
+    assert message in line
+    assert not out.exists()
+
+
+def test_a_text_that_is_missing_is_named(tmp_path, capsys):
+    line = refused(
+        capsys, "train", "--data", tmp_path / "no.txt", "--out", tmp_path / "o"
+    )
+    assert "no.txt" in line
+
+
+def test_a_run_is_never_overwritten(run, corpus, capsys):
+    before = (run / "model.safetensors").read_bytes()
+    line = refused(capsys, "train", "--data", corpus, "--out", run, *SMALL)
+    assert "--resume" in line and "another --out" in line
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_resume_needs_a_run_and_the_same_text(run, tmp_path, capsys):
+    line = refused(capsys, "train", "--out", tmp_path / "none", "--resume")
+    assert "not a run folder" in line
+    other = tmp_path / "other.txt"
+    other.write_text("something else entirely " * 50)
+    line = refused(
+        capsys, "train", "--data", other, "--out", run, "--resume"
+    )
+    assert "same --data" in line
+
+
+def test_resume_goes_on_where_the_run_stopped(run, corpus, capsys):
+    more = ["--max-steps", "9"]
+    assert main(["train", "--out", str(run), "--resume", *more]) == 0
+    rows = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 9
+    assert rows[0]["train"]["max_steps"] == 9
+    assert rows[0]["model"]["emb_dim"] == 16  # the shape is the run's
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "no config.json"),
+        ("model.safetensors", "model.safetensors is missing"),
+        ("tokenizer.json", "tokenizer.json"),
+    ],
+)
+def test_an_incomplete_run_is_named(run, name, message, capsys):
+    (run / name).unlink()
+    assert message in refused(capsys, "sample", "--run", run)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 5000])
+def test_cut_weights_are_never_loaded(run, size, capsys):
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    assert "damaged" in refused(capsys, "sample", "--run", run)
+
+
+def test_a_config_that_is_not_json(run, capsys):
+    (run / "config.json").write_text("{")
+    assert "cannot be read" in refused(capsys, "sample", "--run", run)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, corpus, capsys):
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    argv = ["train", "--data", corpus, "--out", blocker / "run", *SMALL]
+    assert main([str(part) for part in argv]) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("minigpt: cannot write")
+
+
+def test_a_full_disk_stops_with_one_sentence(
+    tmp_path, corpus, capsys, monkeypatch
+):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 1
+    assert "No space left on device): free some space" in capsys.readouterr().err
+    assert not list(out.glob("**/*.part"))  # nothing half-written
+
+
+def test_python_m_minigpt_is_the_same_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "minigpt", "info", "--preset", "mini"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "10,745,088" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_keeps_what_was_trained(tmp_path, corpus):
+    out = tmp_path / "run"
+    argv = ["train", "--data", str(corpus), "--out", str(out), *SMALL]
+    argv[argv.index("--max-steps") + 1] = "100000"
+    argv[argv.index("--eval-every") + 1] = "100000"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minigpt", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.time() + 60
+    while not list(out.glob("checkpoint/step-*")):
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"minigpt train --out {out} --resume" in printed
+    model, tokenizer = load_run(out)
+    assert tokenizer.decode(tokenizer.encode("to be")) == "to be"
