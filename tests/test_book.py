@@ -72,6 +72,12 @@ def test_directives_are_not_shown(site, page):
     assert "google.colab" not in text
 
 
+@each_page
+def test_tables_are_tables(site, page):
+    for line in article(site, page).get_text().splitlines():
+        assert not re.match(r"\s*\|[\s:|-]*-[\s:|-]*\|", line), line
+
+
 @each_chapter
 def test_exported_cells_carry_their_module(site, page):
     module, exported = None, 0
