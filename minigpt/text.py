@@ -434,7 +434,8 @@ def _fetch(
             folder = tempfile.mkdtemp(prefix="minigpt-")
             warnings.warn(
                 f"{pooch.os_cache('minigpt')} cannot be written "
-                f"({error.strerror}): {url} goes to {folder} this time",
+                f"({error.strerror or error}): {url} goes to {folder} this "
+                "time",
                 stacklevel=4,
             )
             return Path(get(path=folder))
@@ -491,7 +492,7 @@ def load_text(source: str | os.PathLike = "shakespeare") -> str:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the path of a text file")
     try:
-        return _to_text(path.read_bytes(), path)
+        return _to_text(path.read_bytes(), source)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no text {str(source)!r}: it is neither a file nor a "
