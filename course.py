@@ -254,7 +254,7 @@ def pip_failure(text: str, log: Path) -> str:
             f"this again (pip's words are in {log})."
         )
     errors = re.findall(r"^ERROR: (.+)$", text, re.M) or ["pip failed"]
-    return f"{errors[-1]} (everything pip said is in {log})."
+    return f"{errors[0]} (everything pip said is in {log})."
 
 
 def setup(extra: str = "dev", torch: str | None = None) -> None:

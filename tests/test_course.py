@@ -183,7 +183,7 @@ def test_no_space(fake, monkeypatch, capsys):
             "ERROR: No matching distribution found for torch",
             "no network and no local copy",
         ),
-        ("ERROR: first\nERROR: the last one\n", "the last one (everything"),
+        ("ERROR: the cause\nERROR: more\n", "the cause (everything"),
         ("Segmentation fault", "pip failed (everything"),
     ],
 )
