@@ -252,7 +252,10 @@ TOY_GRAMMAR |= {
 }
 
 # %% ../nbs/01_text.ipynb #rules
-def _parse_rules(grammar) -> dict[str, list[tuple[list[str], float]]]:
+_Rules = dict[str, list[tuple[list[str], float]]]
+
+
+def _parse_rules(grammar: Mapping[str, Mapping[str, float]]) -> _Rules:
     """symbol -> [(parts, probability)], each part at an odd place a symbol.
 
     "a {noun}!" has the parts ["a ", "noun", "!"].
@@ -274,7 +277,7 @@ def _parse_rules(grammar) -> dict[str, list[tuple[list[str], float]]]:
     return rules
 
 # %% ../nbs/01_text.ipynb #expected
-def _expected_per_speech(rules) -> tuple[float, float]:
+def _expected_per_speech(rules: _Rules) -> tuple[float, float]:
     """Entropy in nats, and expected characters, of one speech.
 
     What a symbol costs is what its own choice costs plus what the symbols
@@ -294,7 +297,7 @@ def _expected_per_speech(rules) -> tuple[float, float]:
     return nats, chars
 
 # %% ../nbs/01_text.ipynb #f5cc185d
-def _log_prob(rules, text: str) -> float:
+def _log_prob(rules: _Rules, text: str) -> float:
     """ln of the probability that rules write text, speech after speech."""
 
     @functools.cache
