@@ -257,10 +257,11 @@ NOTICES = ("[PST]: Changed to auto", "[PST]: Scrolled", "[togglebutton]: Adding"
 
 PROBE = """<!doctype html><title>probe</title><pre id="result"></pre><script>
 const wait = ms => new Promise(done => setTimeout(done, ms));
-// Elements past the right edge that no box inside the article scrolls.
+// Elements past the column's right edge that no box inside it scrolls.
 const outside = (article, view) => [...article.querySelectorAll("*")].filter(
   element => {
-    if (element.getBoundingClientRect().right <= 391) return false;
+    const edge = article.getBoundingClientRect().right + 1;
+    if (element.getBoundingClientRect().right <= edge) return false;
     for (let box = element.parentElement; box !== article;
          box = box.parentElement)
       if (view.getComputedStyle(box).overflowX !== "visible") return false;
@@ -278,15 +279,21 @@ const outside = (article, view) => [...article.querySelectorAll("*")].filter(
     if (math) await math.startup.promise;
     await wait(50);
     const root = frame.contentDocument;
+    const article = root.querySelector("article.bd-article");
     seen[page] = {
-      width: root.documentElement.scrollWidth,
-      height: root.documentElement.scrollHeight,
       math: root.querySelectorAll("mjx-container").length,
       raw: root.querySelectorAll(".math").length,
-      outside: outside(
-        root.querySelector("article.bd-article"), frame.contentWindow),
       errors: root.querySelectorAll("mjx-merror").length,
     };
+    for (const width of [390, 1200]) {
+      frame.style.width = width + "px";
+      await wait(50);
+      seen[page][width] = {
+        width: root.documentElement.scrollWidth,
+        height: root.documentElement.scrollHeight,
+        outside: outside(article, frame.contentWindow),
+      };
+    }
     frame.remove();
   }
   document.getElementById("result").textContent = JSON.stringify(seen);
@@ -296,7 +303,7 @@ const outside = (article, view) => [...article.querySelectorAll("*")].filter(
 
 @pytest.fixture(scope="session")
 def browsed(site, tmp_path_factory):
-    """What Chromium finds on every page at 390 px, and its console."""
+    """What Chromium finds on every page, and its console."""
     chromium = next(filter(None, map(shutil.which, (
         "chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
@@ -336,11 +343,13 @@ def test_console_is_silent(browsed):
 
 
 @each_page
-def test_page_fits_a_phone(browsed, page):
-    pages, _ = browsed
-    assert pages[page]["height"] > 800
-    assert pages[page]["width"] <= 390
-    assert not pages[page]["outside"]
+@pytest.mark.parametrize("width", [390, 1200])
+def test_page_fits(browsed, page, width):
+    """A phone and a laptop show the page without scrolling sideways."""
+    seen = browsed[0][page][str(width)]
+    assert seen["height"] > 800
+    assert seen["width"] <= width
+    assert not seen["outside"]
 
 
 @each_page
