@@ -97,8 +97,8 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 # %% ../nbs/05_blocks.ipynb #study-b0
-class StudyBlock(nn.Module):
-    """A block whose ingredients can be left out, to see what each is worth.
+class StudyBlock(Block):
+    """A Block whose ingredients can be left out, to see what each is worth.
 
     (B, T, C) -> (B, T, C). With everything on it computes what Block does,
     and has the same parameter names. norm is "pre", "post" or None.
@@ -116,35 +116,24 @@ class StudyBlock(nn.Module):
         activation: Callable[[Tensor], Tensor] = gelu,
         drop_rate: float = 0.0,
     ):
-        super().__init__()
         if norm not in ("pre", "post", None):
             raise ValueError(
                 f'norm is {norm!r}: write "pre", "post", or None for no norm'
             )
+        super().__init__(emb_dim, n_heads, drop_rate=drop_rate)
         self.residual, self.norm = residual, norm
-        self.ln_1 = LayerNorm(emb_dim) if attention and norm else None
-        self.attn = (
-            CausalSelfAttention(emb_dim, n_heads, drop_rate=drop_rate)
-            if attention
-            else None
-        )
-        self.ln_2 = LayerNorm(emb_dim) if mlp and norm else None
-        self.mlp = (
-            MLP(emb_dim, drop_rate=drop_rate, activation=activation)
-            if mlp
-            else None
-        )
+        self.mlp.activation = activation
+        if not attention:
+            self.attn = self.ln_1 = None
+        if not mlp:
+            self.mlp = self.ln_2 = None
+        if norm is None:
+            self.ln_1 = self.ln_2 = None
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer, norm in ((self.attn, self.ln_1), (self.mlp, self.ln_2)):
+        for layer, ln in ((self.attn, self.ln_1), (self.mlp, self.ln_2)):
             if layer is not None:
-                x = self._apply_layer(x, layer, norm)  # (B, T, C)
+                y = layer(ln(x) if self.norm == "pre" else x)  # (B, T, C)
+                y = x + y if self.residual else y
+                x = ln(y) if self.norm == "post" else y
         return x
-
-    def _apply_layer(
-        self, x: Tensor, layer: nn.Module, norm: LayerNorm | None
-    ) -> Tensor:
-        y = layer(norm(x) if self.norm == "pre" else x)  # (B, T, C)
-        if self.residual:
-            y = x + y
-        return norm(y) if self.norm == "post" else y
