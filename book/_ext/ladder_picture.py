@@ -32,10 +32,11 @@ def ladder_svg(rows, alone=False):
     best = min(row["loss"] for row in rows)
     scale = (WIDTH - LEFT - RIGHT) / longest
     height = ROW * len(rows) + 4
+    size = f' width="{WIDTH}" height="{height}"' if alone else ""
     words = ", ".join(f"{row['name']} {row['loss']:.2f}" for row in rows)
     out = [
         f'<svg class="ladder" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {WIDTH} {height}">',
+        f'viewBox="0 0 {WIDTH} {height}"{size}>',
         f"<title>Validation loss: {html.escape(words)}</title>",
     ]
     if alone:
