@@ -41,10 +41,10 @@ WRONG = list(wrong_answers())
 def output_of(tmp_path, monkeypatch, capsys):
     """Run code in an empty folder with a fixed seed: what it prints."""
 
-    def output_of(code: str) -> str:
+    def output_of(code: str, **names) -> str:
         monkeypatch.chdir(tmp_path)
         torch.manual_seed(0)
-        exec(compile(code, "answer", "exec"), {"__name__": "answer"})
+        exec(compile(code, "answer", "exec"), {"__name__": "answer", **names})
         return capsys.readouterr().out
 
     return output_of
@@ -72,7 +72,7 @@ def test_solution_passes(code, output_of):
     ],
 )
 def test_wrong_answer_gets_its_hint(name, code, hint, output_of):
-    printed = output_of(code)
+    printed = output_of(code, check=check, torch=torch)
     assert f"✗ {name}:" in printed
     assert hint in printed
 
