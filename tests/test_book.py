@@ -1,4 +1,5 @@
 """The built book: its pages, marks, links, pictures and manners."""
+
 import functools
 import http.server
 import json
@@ -7,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,7 +21,8 @@ from minigpt.runs import load_record
 
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [
-    chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+    chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]
+]
 CHAPTERS = [page for page in PAGES if page.startswith("nbs/")]
 
 pytestmark = pytest.mark.xdist_group("book")  # one build for all tests
@@ -35,9 +36,23 @@ def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("book")
     code = "from jupyter_book.cli.main import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "build", ".", "--path-output", out,
-         "--all", "-W", "--keep-going", "-n"],
-        cwd=ROOT, capture_output=True, encoding="utf-8")
+        [
+            sys.executable,
+            "-c",
+            code,
+            "build",
+            ".",
+            "--path-output",
+            out,
+            "--all",
+            "-W",
+            "--keep-going",
+            "-n",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return out / "_build" / "html"
 
@@ -115,14 +130,21 @@ def test_addresses_follow_settings(site, page):
     for link in colab:
         assert re.fullmatch(
             rf"https://colab\.research\.google\.com/github/{slug}/blob/"
-            rf"{branch}/nbs/\w+\.ipynb", link)
+            rf"{branch}/nbs/\w+\.ipynb",
+            link,
+        )
     if page in CHAPTERS:
         assert [link.rsplit("/", 1)[1] for link in colab] == [
-            f"{page.removeprefix('nbs/')}.ipynb"]
+            f"{page.removeprefix('nbs/')}.ipynb"
+        ]
         first = article(site, page).find("h1").find_next_sibling()
         assert first["class"] == ["chapter-links"]
-    ours = [link for link in links if "github.com" in link and (
-        "minigpt" in link or SETTINGS["user"] in link)]
+    ours = [
+        link
+        for link in links
+        if "github.com" in link
+        and ("minigpt" in link or SETTINGS["user"] in link)
+    ]
     assert all(link.startswith(git_url) for link in ours)
     assert "{{" not in article(site, page).get_text()
 
@@ -151,7 +173,9 @@ def test_links_lead_somewhere(site, page):
         if url.scheme or url.netloc:
             assert url.scheme in ("https", "mailto"), link["href"]
             continue
-        target = (path.parent / unquote(url.path)).resolve() if url.path else path
+        target = (
+            (path.parent / unquote(url.path)).resolve() if url.path else path
+        )
         assert target.is_file(), link["href"]
         if url.fragment and target.suffix == ".html":
             assert parse(target).find(id=unquote(url.fragment)), link["href"]
@@ -162,9 +186,12 @@ def test_page_loads_nothing_from_elsewhere(site, page):
     path = site / f"{page}.html"
     soup = parse(path)
     loaded = [tag["src"] for tag in soup.find_all(src=True)]
-    loaded += [tag["href"] for tag in soup.find_all("link", href=True)
-               if not {"canonical", "prev", "next", "author", "index",
-                       "search"} & set(tag["rel"])]
+    loaded += [
+        tag["href"]
+        for tag in soup.find_all("link", href=True)
+        if not {"canonical", "prev", "next", "author", "index", "search"}
+        & set(tag["rel"])
+    ]
     assert loaded
     for address in loaded:
         url = urlsplit(address)
@@ -180,7 +207,9 @@ def test_style_sheets_load_nothing_from_elsewhere(site):
     for sheet in sheets:
         text = sheet.read_text(encoding="utf-8")
         for target in re.findall(r"url\(\s*[\"']?([^\"')]+)", text):
-            assert not re.match(r"(https?:)?//", target), f"{sheet.name}: {target}"
+            assert not re.match(r"(https?:)?//", target), (
+                f"{sheet.name}: {target}"
+            )
     course = (site / "_static/course.css").read_text(encoding="utf-8")
     for target in re.findall(r"url\(\"([^\"]+)\"\)", course):
         assert (site / "_static" / target).is_file(), target
@@ -223,37 +252,51 @@ def test_intro_shows_what_was_recorded(site):
 def test_ladder_picture_is_current():
     want = ladder_svg(load_record("ladder")[1], alone=True)
     assert TARGET.read_text(encoding="utf-8") == want, (
-        "run python book/_ext/ladder_picture.py")
+        "run python book/_ext/ladder_picture.py"
+    )
 
 
 def test_ladder_picture_draws_lengths():
-    rows = [{"chapter": 1, "name": "a < b", "loss": 4.0},
-            {"chapter": 2, "name": "c", "loss": 1.0}]
+    rows = [
+        {"chapter": 1, "name": "a < b", "loss": 4.0},
+        {"chapter": 2, "name": "c", "loss": 1.0},
+    ]
     drawing = BeautifulSoup(ladder_svg(rows), "html.parser")
     first, second = [float(bar["width"]) for bar in drawing.select("rect.bar")]
     assert first == pytest.approx(4 * second, rel=0.01)
     assert [bar["width"] for bar in drawing.select("g.best rect")] == [
-        drawing.select("rect.bar")[1]["width"]]
+        drawing.select("rect.bar")[1]["width"]
+    ]
     assert "a < b 4.00" in drawing.find("title").get_text()
 
 
-@pytest.mark.parametrize(("source", "found", "rest"), [
-    ("#| export\nx = 1", {"export": ""}, "x = 1"),
-    ("#| hide\n#| eval: false\nx", {"hide": "", "eval": "false"}, "x"),
-    ("#| fig-alt: one two\n#|   three: four\n#|   five\nplot()",
-     {"fig-alt": "one two three: four five"}, "plot()"),
-    ("#| default_exp text", {"default_exp": "text"}, ""),
-    ("# NBVAL_IGNORE_OUTPUT\nx", {}, "x"),
-    ("x = 1\n#| export\n", {}, "x = 1\n#| export"),
-    ("x = 1  #| hide_line\ny", {}, "y"),
-    ("# a comment\nx | y", {}, "# a comment\nx | y"),
-])
+@pytest.mark.parametrize(
+    ("source", "found", "rest"),
+    [
+        ("#| export\nx = 1", {"export": ""}, "x = 1"),
+        ("#| hide\n#| eval: false\nx", {"hide": "", "eval": "false"}, "x"),
+        (
+            "#| fig-alt: one two\n#|   three: four\n#|   five\nplot()",
+            {"fig-alt": "one two three: four five"},
+            "plot()",
+        ),
+        ("#| default_exp text", {"default_exp": "text"}, ""),
+        ("# NBVAL_IGNORE_OUTPUT\nx", {}, "x"),
+        ("x = 1\n#| export\n", {}, "x = 1\n#| export"),
+        ("x = 1  #| hide_line\ny", {}, "y"),
+        ("# a comment\nx | y", {}, "# a comment\nx | y"),
+    ],
+)
 def test_split_directives(source, found, rest):
     assert split_directives(source) == (found, rest)
 
 
 # What the theme's own scripts say when all is well.
-NOTICES = ("[PST]: Changed to auto", "[PST]: Scrolled", "[togglebutton]: Adding")
+NOTICES = (
+    "[PST]: Changed to auto",
+    "[PST]: Scrolled",
+    "[togglebutton]: Adding",
+)
 
 PROBE = """<!doctype html><title>probe</title><pre id="result"></pre><script>
 const wait = ms => new Promise(done => setTimeout(done, ms));
@@ -304,12 +347,20 @@ const outside = (article, view) => [...article.querySelectorAll("*")].filter(
 @pytest.fixture(scope="session")
 def browsed(site, tmp_path_factory):
     """What Chromium finds on every page, and its console."""
-    chromium = next(filter(None, map(shutil.which, (
-        "chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(
+        filter(
+            None,
+            map(
+                shutil.which, ("chromium", "chromium-browser", "google-chrome")
+            ),
+        ),
+        None,
+    )
     if chromium is None:
         pytest.skip("no Chromium is installed")
     (site / "probe.html").write_text(
-        PROBE.replace("PAGES", json.dumps(PAGES)), encoding="utf-8")
+        PROBE.replace("PAGES", json.dumps(PAGES)), encoding="utf-8"
+    )
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -320,19 +371,34 @@ def browsed(site, tmp_path_factory):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     profile = tmp_path_factory.mktemp("profile")
     done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu",
-         "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update",
-         f"--user-data-dir={profile}", "--enable-logging=stderr",
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-         "--virtual-time-budget=120000", "--dump-dom",
-         f"http://127.0.0.1:{server.server_port}/probe.html"],
-        capture_output=True, encoding="utf-8", timeout=120)
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            f"--user-data-dir={profile}",
+            "--enable-logging=stderr",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--virtual-time-budget=120000",
+            "--dump-dom",
+            f"http://127.0.0.1:{server.server_port}/probe.html",
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
     server.shutdown()
     result = BeautifulSoup(done.stdout, "html.parser").find(id="result")
-    console = [line for line in done.stderr.splitlines()
-               if "CONSOLE" in line
-               and not any(notice in line for notice in NOTICES)]
+    console = [
+        line
+        for line in done.stderr.splitlines()
+        if "CONSOLE" in line and not any(notice in line for notice in NOTICES)
+    ]
     return json.loads(result.get_text()), console
 
 

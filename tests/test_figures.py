@@ -1,4 +1,5 @@
 """The shared drawings: what they draw, and what they refuse."""
+
 import subprocess
 import sys
 
@@ -31,8 +32,12 @@ def test_visible_shows_white_space():
 
 def test_importing_the_module_does_not_import_matplotlib():
     code = "import sys, minigpt.figures; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], text=True,
-                          capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout == "False\n"
 
 
@@ -67,13 +72,22 @@ def test_token_strip_refuses_unequal_lengths():
         figures.token_strip(["a", "b"], [1])
 
 
-@pytest.mark.parametrize("make", [
-    torch.tensor, np.array, list,
-    lambda rows: torch.tensor(rows, dtype=torch.bfloat16, requires_grad=True),
-], ids=["tensor", "array", "list", "bfloat16 with grad"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.tensor,
+        np.array,
+        list,
+        lambda rows: torch.tensor(
+            rows, dtype=torch.bfloat16, requires_grad=True
+        ),
+    ],
+    ids=["tensor", "array", "list", "bfloat16 with grad"],
+)
 def test_heatmap_takes_tensors_arrays_and_lists(make):
-    ax = figures.heatmap(make([[0.0, 0.5], [1.0, 0.25]]), "a ", "x\n",
-                         annotate=True)
+    ax = figures.heatmap(
+        make([[0.0, 0.5], [1.0, 0.25]]), "a ", "x\n", annotate=True
+    )
     assert texts(ax) == ["0", ".50", "1.00", ".25"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "␣"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["x", "↵"]
@@ -91,6 +105,11 @@ def test_heatmap_puts_white_at_zero():
         image = figures.heatmap(matrix).images[0]
         red, green, blue, _ = image.cmap(image.norm(0.0))
         assert min(red, green, blue) > 0.98
+
+
+def test_heatmap_annotation_drops_only_a_leading_zero():
+    ax = figures.heatmap([[10.05, -0.25, 0.0, 20.0]], annotate=True)
+    assert texts(ax) == ["10.05", "-.25", "0", "20.00"]
 
 
 def test_heatmap_annotation_format():
@@ -122,8 +141,13 @@ def test_smooth_keeps_length_level_and_start():
 
 def test_loss_curves_raw_mean_and_floors():
     ax = figures.loss_curves(
-        {"train": [4.0, 3.0, 2.0] * 40, "val": ([0, 60, 119], [4.0, 3.0, 2.5])},
-        floor={"entropy": 1.9}, log_x=True)
+        {
+            "train": [4.0, 3.0, 2.0] * 40,
+            "val": ([0, 60, 119], [4.0, 3.0, 2.5]),
+        },
+        floor={"entropy": 1.9},
+        log_x=True,
+    )
     assert ax.get_xscale() == "log"
     mean, raw, val, floor = ax.lines
     assert len(mean.get_xdata()) == len(raw.get_xdata()) == 120

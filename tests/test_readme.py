@@ -1,14 +1,15 @@
 """What README.md and the book's pages tell the reader to type, works."""
+
 import os
 import re
 import shlex
 import subprocess
 import sys
 
-import course
 import pytest
 from project import NOTEBOOKS, ROOT, SETTINGS
 
+import course
 from minigpt.cli import _parse as parse_minigpt
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,8 +31,10 @@ def test_python_block_runs():
     assert len(lines) <= 12, "the library in ten lines"
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning", "-c", block],
-        capture_output=True, encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1"})
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 100  # the prompt, 100 characters, a line end
 
@@ -48,8 +51,11 @@ def test_commands_are_understood(page):
             assert program in ("python", "py")
             course.parse(arguments[1:])
         elif program == "pytest":
-            assert all((ROOT / name).exists() for name in arguments
-                       if not name.startswith("-"))
+            assert all(
+                (ROOT / name).exists()
+                for name in arguments
+                if not name.startswith("-")
+            )
         else:
             known = "git cd pip nbdev_export nbdev_clean"
             assert program in known.split() + [".venv/Scripts/python"]
@@ -66,12 +72,16 @@ def test_table_of_commands():
 
 
 def test_addresses_follow_settings():
-    git_url, slug = SETTINGS["git_url"], f"{SETTINGS['user']}/{SETTINGS['repo']}"
+    git_url, slug = (
+        SETTINGS["git_url"],
+        f"{SETTINGS['user']}/{SETTINGS['repo']}",
+    )
     site = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for url in re.findall(r"https://(?:[\w-]+\.)?github\.(?:com|io)/[^\s)\"]+",
-                              text):
+        for url in re.findall(
+            r"https://(?:[\w-]+\.)?github\.(?:com|io)/[^\s)\"]+", text
+        ):
             assert url.startswith((git_url, site)), f"{page}: {url}"
     assert f"git clone {git_url}\n" in README
     assert f"cd {SETTINGS['repo']}\n" in README
@@ -97,4 +107,6 @@ def test_every_chapter_is_listed():
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     inside = re.findall(r"file: nbs/(\w+)", toc)
     assert inside == re.findall(r"\]\(nbs/(\w+)\.ipynb\)", README)
-    assert inside == re.findall(r"^\| \[.*\(\.\./nbs/(\w+)\.ipynb\)", intro, re.M)
+    assert inside == re.findall(
+        r"^\| \[.*\(\.\./nbs/(\w+)\.ipynb\)", intro, re.M
+    )

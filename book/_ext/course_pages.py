@@ -5,15 +5,16 @@
 - Every chapter starts with links: run it in Colab, download it.
 - Directives: {sample}, {ladder} and {runtimes} show recorded runs.
 """
+
 import html
 from configparser import ConfigParser
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from ladder_picture import ladder_svg
 from sphinx.util.docutils import SphinxDirective
 
-from ladder_picture import ladder_svg
 from minigpt.runs import load_record, runs_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def apply_settings(app, config):
 def fill_addresses(app, docname, source):
     if docname.startswith("book/"):
         for name, value in read_settings().items():
-            source[0] = source[0].replace("{{ %s }}" % name, value)
+            source[0] = source[0].replace(f"{{{{ {name} }}}}", value)
 
 
 def add_chapter_links(app, pagename, templatename, context, doctree):
@@ -65,7 +66,8 @@ def add_chapter_links(app, pagename, templatename, context, doctree):
         '<p class="chapter-links">'
         f'<a class="colab" href="{html.escape(colab)}">Run in Colab</a>'
         f'<a href="{root}_sources/{pagename}.ipynb" download>'
-        "Download the notebook</a></p>")
+        "Download the notebook</a></p>"
+    )
     title, rest = context["body"].split("</h1>", 1)
     context["body"] = f"{title}</h1>\n{links}{rest}"
 
@@ -75,7 +77,8 @@ def drop_thebe(app, pagename, templatename, context, doctree):
     scripts = context.get("script_files")
     if scripts:
         scripts[:] = [
-            script for script in scripts
+            script
+            for script in scripts
             if "thebe" not in str(getattr(script, "filename", script)).lower()
             and "thebe" not in str(getattr(script, "attributes", "")).lower()
         ]
@@ -101,8 +104,9 @@ class Recorded(SphinxDirective):
 
 def source_line(header):
     """Command, device and date of a record, as HTML."""
-    facts = [html.escape(header[key]) for key in ("device", "date")
-             if key in header]
+    facts = [
+        html.escape(header[key]) for key in ("device", "date") if key in header
+    ]
     if "command" in header:
         facts.insert(0, f"<code>{html.escape(header['command'])}</code>")
     return ", ".join(facts)
@@ -125,7 +129,8 @@ class Sample(Recorded):
             f"{html.escape(verse)}</blockquote><figcaption>A recorded run of "
             f"{header['params']:,} parameters, validation loss "
             f"{min(losses):.2f}: {source_line(header)}."
-            "</figcaption></figure>")
+            "</figcaption></figure>"
+        )
 
 
 class Ladder(Recorded):
@@ -137,7 +142,8 @@ class Ladder(Recorded):
             "Validation loss on tiny Shakespeare, in nats per character; "
             "shorter is better. Every row is trained by its chapter's code "
             f"at the same small budget: {source_line(header)}."
-            "</figcaption></figure>")
+            "</figcaption></figure>"
+        )
 
 
 class Runtimes(Recorded):
@@ -145,8 +151,9 @@ class Runtimes(Recorded):
 
     def show(self, header, rows):
         devices = list(dict.fromkeys(row["device"] for row in rows))
-        seconds = {(row["chapter"], row["device"]): row["seconds"]
-                   for row in rows}
+        seconds = {
+            (row["chapter"], row["device"]): row["seconds"] for row in rows
+        }
         head = "".join(f"<th>{html.escape(name)}</th>" for name in devices)
         body = ""
         for chapter in dict.fromkeys(row["chapter"] for row in rows):
@@ -154,11 +161,13 @@ class Runtimes(Recorded):
                 f"<td>{seconds[chapter, device]:.0f} s</td>"
                 if (chapter, device) in seconds
                 else '<td class="not-measured">not yet measured</td>'
-                for device in devices)
+                for device in devices
+            )
             body += f"<tr><td>{html.escape(chapter)}</td>{cells}</tr>"
         return (
             '<table class="table"><thead><tr><th>chapter</th>'
-            f"{head}</tr></thead><tbody>{body}</tbody></table>")
+            f"{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
 
 
 def setup(app):
@@ -169,5 +178,8 @@ def setup(app):
     app.connect("source-read", fill_addresses)
     app.connect("html-page-context", add_chapter_links, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
-    return {"version": "1", "parallel_read_safe": True,
-            "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

@@ -1,7 +1,8 @@
 """The loss ladder as an SVG, for the book's first page and the README.
 
-    python book/_ext/ladder_picture.py    writes book/_static/ladder.svg
+python book/_ext/ladder_picture.py    writes book/_static/ladder.svg
 """
+
 import html
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def ladder_svg(rows, alone=False):
             f'<rect class="bar" x="{LEFT}" y="{top + 24}" rx="3" '
             f'width="{length:.1f}" height="{BAR}"/>'
             f'<text x="{LEFT + length + 8:.1f}" y="{top + 35}" '
-            f'font-size="15" font-weight="600">{row["loss"]:.2f}</text></g>')
+            f'font-size="15" font-weight="600">{row["loss"]:.2f}</text></g>'
+        )
     out.append("</svg>")
     return "\n".join(out) + "\n"
 
@@ -63,5 +65,6 @@ if __name__ == "__main__":
     from minigpt.runs import load_record
 
     TARGET.write_text(
-        ladder_svg(load_record("ladder")[1], alone=True), encoding="utf-8")
+        ladder_svg(load_record("ladder")[1], alone=True), encoding="utf-8"
+    )
     print(f"wrote {TARGET.name}")

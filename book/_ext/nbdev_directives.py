@@ -4,6 +4,7 @@ Directives become MyST-NB cell tags and metadata; their lines (and nbval's
 markers) are not shown. Sphinx calls `read_notebook` for every .ipynb
 (nb_custom_formats in _config.yml).
 """
+
 import re
 
 import nbformat
@@ -78,7 +79,8 @@ def read_notebook(text):
     """
     notebook = nbformat.reads(text, as_version=4)
     notebook.metadata.setdefault(
-        "language_info", {"name": "python", "pygments_lexer": "ipython3"})
+        "language_info", {"name": "python", "pygments_lexer": "ipython3"}
+    )
     module = None
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -95,10 +97,15 @@ def name_modules(app, pagename, templatename, context, doctree):
     if "tag_into-" in context.get("body", ""):
         context["body"] = re.sub(
             r'<div class="([^"]*\btag_into-(\w+)[^"]*)"',
-            r'<div data-module="minigpt.\2" class="\1"', context["body"])
+            r'<div data-module="minigpt.\2" class="\1"',
+            context["body"],
+        )
 
 
 def setup(app):
     app.connect("html-page-context", name_modules)
-    return {"version": "1", "parallel_read_safe": True,
-            "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }
