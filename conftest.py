@@ -9,9 +9,10 @@ import os
 import warnings
 from pathlib import Path
 
+from xdist.scheduler import LoadFileScheduling
+
 from nbdev_directives import split_directives
 from project import SETTINGS
-from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent
 

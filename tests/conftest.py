@@ -10,6 +10,7 @@ import venv
 import matplotlib
 import pytest
 from hypothesis import settings
+
 from project import ROOT
 
 matplotlib.use("Agg")  # no window; the notebooks' kernels choose their own

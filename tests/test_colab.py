@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from packaging.requirements import Requirement
+
 from project import NOTEBOOKS, SETTINGS, cells
 
 RUN_ALL = """

@@ -6,9 +6,9 @@ import sys
 from collections import namedtuple
 
 import pytest
-from project import ROOT, SETTINGS
 
 import course
+from project import ROOT, SETTINGS
 
 Usage = namedtuple("Usage", "total used free")
 

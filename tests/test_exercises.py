@@ -9,9 +9,9 @@ import runpy
 
 import pytest
 import torch
-from project import NOTEBOOKS, ROOT, cells
 
 from minigpt import check
+from project import CHAPTERS, NOTEBOOKS, ROOT, cells
 
 DETAILS = re.compile(r"<details>.*?</details>", re.S)
 FENCE = re.compile(r"```python\n(.*?)```", re.S)
@@ -95,7 +95,7 @@ def test_every_check_is_used_solved_and_seen_to_fail():
     assert set(mistakes) <= checks
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_exercise_has_a_solution(path):
     text = "\n".join(cell["source"] for cell in cells(path, "markdown"))
     _, _, section = text.partition("\n## Exercises")

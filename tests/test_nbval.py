@@ -13,6 +13,7 @@ import sys
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
 from project import ROOT
 
 
@@ -69,6 +70,7 @@ def run(tmp_path):
         "conftest.py",
         "pyproject.toml",
         "settings.ini",
+        "_toc.yml",
         "tests/project.py",
         "tests/nbval_sanitize.cfg",
         "book/_ext/nbdev_directives.py",

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+
 from nbdev_directives import split_directives
-from project import NOTEBOOKS, ROOT, SETTINGS, cells
+from project import CHAPTERS, NOTEBOOKS, ROOT, SETTINGS, cells
 
 KNOWN_DIRECTIVES = set(
     "default_exp export exports exporti hide hide_input hide_output eval "
@@ -97,14 +98,21 @@ def test_code_cells(path):
         if EXPORTS & set(found):
             magic = re.findall(r"^\s*[%!].*", code, re.M)
             assert not magic, f"{where}: magic in an exported cell: {magic}"
+        # The install cell is as long as the repository's address.
         lines = [] if code == INSTALL else code.splitlines()
         long = [line for line in lines if len(line) > 79]
         assert not long, f"{where}: longer than 79 columns: {long}"
-        count = sum(bool(line.strip()) for line in lines)
-        assert count <= 40, f"{where}: {count} lines in one cell"
         assert not re.search(r"\b(import|from) nbdev\b", code), (
             f"{where}: imports nbdev, which a Colab reader does not have"
         )
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_cells_fit_a_screen(path):
+    for cell in cells(path, "code"):
+        _, code = split_directives(cell["source"])
+        count = sum(bool(line.strip()) for line in code.splitlines())
+        assert count <= 40, f"{cell['id']}: {count} lines in one cell"
 
 
 @each_notebook

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 
 import pytest
+
 from project import ROOT, SETTINGS
 
 RUNS = sorted(path.name for path in ROOT.glob("book/runs/*.jsonl"))

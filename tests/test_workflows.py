@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 import yaml
-from project import ROOT, SETTINGS
 
 import course
+from project import ROOT, SETTINGS
 
 WORKFLOWS = {
     path.stem: yaml.safe_load(path.read_text("utf-8"))
