@@ -13,11 +13,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+
+from course_pages import Runtimes, Sample
 from ladder_picture import TARGET, ladder_svg
+from minigpt.runs import load_record
 from nbdev_directives import split_directives
 from project import NOTEBOOKS, ROOT, SETTINGS, cells
-
-from minigpt.runs import load_record
 
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [
@@ -162,7 +163,8 @@ def test_addresses_are_said_once():
         path = ROOT / path
         if path.suffix in (".yml", ".md", ".py", ".css"):
             text = path.read_text(encoding="utf-8")
-            assert SETTINGS["user"] not in text, path.name
+            assert f"{SETTINGS['user']}/{SETTINGS['repo']}" not in text, path
+            assert SETTINGS["doc_host"] not in text, path
 
 
 @each_page
@@ -268,6 +270,44 @@ def test_ladder_picture_draws_lengths():
         drawing.select("rect.bar")[1]["width"]
     ]
     assert "a < b 4.00" in drawing.find("title").get_text()
+
+
+HEADER = {"command": "run <it>", "device": "CPU", "date": "2026-01-02"}
+
+
+def test_sample_is_shortened_and_escaped():
+    rows = [
+        {"kind": "val", "loss": 2.0},
+        {"kind": "val", "loss": 1.5},
+        {"kind": "sample", "text": "old"},
+        {"kind": "sample", "text": "\na <b>\nc\nd"},
+    ]
+    options = SimpleNamespace(options={"lines": 2})
+    shown = Sample.show(options, {**HEADER, "params": 1234}, rows)
+    soup = BeautifulSoup(shown, "html.parser")
+    assert soup.blockquote.get_text() == "a <b>\nc"
+    words = soup.figcaption.get_text()
+    assert words == (
+        "A recorded run of 1,234 parameters, validation loss 1.50: "
+        "run <it>, CPU, 2026-01-02."
+    )
+
+
+def test_runtimes_say_what_is_not_measured():
+    rows = [
+        {"chapter": "1 One", "device": "CPU", "seconds": 7.4},
+        {"chapter": "1 One", "device": "GPU", "seconds": 3.2},
+        {"chapter": "2 Two", "device": "CPU", "seconds": 61.0},
+    ]
+    table = BeautifulSoup(Runtimes.show(None, HEADER, rows), "html.parser")
+    assert [
+        [cell.get_text() for cell in row.find_all(["th", "td"])]
+        for row in table.find_all("tr")
+    ] == [
+        ["chapter", "CPU", "GPU"],
+        ["1 One", "7 s", "3 s"],
+        ["2 Two", "61 s", "not yet measured"],
+    ]
 
 
 @pytest.mark.parametrize(

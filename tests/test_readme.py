@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from project import NOTEBOOKS, ROOT, SETTINGS
 
 import course
 from minigpt.cli import _parse as parse_minigpt
+from project import ROOT, SETTINGS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["README.md", "CONTRIBUTING.md", "book/how_to_use.md"]
@@ -72,25 +72,28 @@ def test_table_of_commands():
 
 
 def test_addresses_follow_settings():
-    git_url, slug = (
-        SETTINGS["git_url"],
-        f"{SETTINGS['user']}/{SETTINGS['repo']}",
-    )
+    """README and pages name the repository and site of settings.ini."""
+    git_url, repo = SETTINGS["git_url"], SETTINGS["repo"]
     site = SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        for url in re.findall(
-            r"https://(?:[\w-]+\.)?github\.(?:com|io)/[^\s)\"]+", text
-        ):
-            assert url.startswith((git_url, site)), f"{page}: {url}"
+        hosts = r"https://(?:[\w-]+\.)?github\.(?:com|io)/[^\s)\"]+"
+        for url in re.findall(hosts, text):
+            ours = "minigpt" in url or repo in url
+            assert not ours or url.startswith((git_url, site)), (page, url)
     assert f"git clone {git_url}\n" in README
-    assert f"cd {SETTINGS['repo']}\n" in README
-    assert site in README
-    for path in NOTEBOOKS:
-        link = f"{COLAB}/{slug}/blob/{SETTINGS['branch']}/nbs/{path.name}"
-        if f"](nbs/{path.name})" in README:
-            assert f"]({link})" in README, f"Colab badge of {path.name}"
-    assert len(re.findall(re.escape(COLAB), README)) == README.count("](nbs/")
+    assert f"cd {repo}\n" in README
+    assert f'@ git+{git_url}"' in README
+    assert f"]({site}/)" in README
+
+
+def test_colab_badges_follow_settings():
+    """Every chapter of the README has the badge of its own notebook."""
+    slug = f"{SETTINGS['user']}/{SETTINGS['repo']}"
+    for name in re.findall(r"\]\((nbs/\w+\.ipynb)\)", README):
+        link = f"{COLAB}/{slug}/blob/{SETTINGS['branch']}/{name}"
+        assert README.count(f"]({link})") == 1, f"Colab badge of {name}"
+    assert README.count(COLAB) == README.count("](nbs/")
 
 
 @pytest.mark.parametrize("page", PAGES)
