@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
