@@ -8,6 +8,7 @@ import pytest
 
 from project import ROOT, SETTINGS
 
+REQUIREMENTS = SETTINGS["requirements"].split()
 RUNS = sorted(path.name for path in ROOT.glob("book/runs/*.jsonl"))
 
 
@@ -64,8 +65,7 @@ def test_metadata_comes_from_settings(wheel):
     assert f"Requires-Python: >={SETTINGS['min_python']}" in lines
     needed = [line for line in lines if line.startswith("Requires-Dist")]
     plain = [line for line in needed if "extra ==" not in line]
-    wanted = SETTINGS["requirements"].split()
-    assert plain == [f"Requires-Dist: {name}" for name in wanted]
+    assert plain == [f"Requires-Dist: {name}" for name in REQUIREMENTS]
     above = [line for line in plain if "<" in line or "==" in line]
     assert not above, "runtime requirements stay open above"
 
@@ -85,3 +85,15 @@ def test_recorded_runs_are_found_in_the_wheel(wheel, run):
         "import minigpt; print(minigpt.__file__)",
     )
     assert where.splitlines()[-1].startswith(str(wheel.home))
+
+
+def test_import_loads_nothing_heavy(wheel, run):
+    """Plots, downloads and the command line load where they are used."""
+    code = (
+        "import sys, torch; had = set(sys.modules); import minigpt; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - had})"
+    )
+    added = set(run(wheel.python, "-c", code).split())
+    assert "minigpt" in added
+    wanted = {name.partition(">")[0] for name in REQUIREMENTS}
+    assert not added & (wanted | {"IPython"})
