@@ -217,7 +217,8 @@ def heatmap(
     """Draw `matrix` (rows, columns), the first row on top, as colored cells.
 
     `matrix` is a tensor, an array or nested lists. Labels are strings (a
-    string counts as its characters); spaces and newlines show as glyphs.
+    string counts as its characters); newlines and spaces show as glyphs,
+    but for spaces between words.
     `annotate` writes the values into the cells, with two digits or in a
     format such as ".1f" or "d". Masked entries (-inf or nan) are grey.
     Without `cmap` the colors run from white (0) to blue, or from orange
@@ -303,7 +304,7 @@ def _frame_cells(
         else:
             axis.set_ticks(
                 range(len(labels)),
-                [visible(s) for s in labels],
+                [_label(text) for text in labels],
                 family="DejaVu Sans Mono",
                 parse_math=False,
             )
@@ -317,6 +318,15 @@ def _frame_cells(
         ax.set_yticks([row - 0.5 for row in range(rows)], minor=True)
         ax.grid(True, which="minor", color="white", linewidth=1.2)
         ax.tick_params(which="minor", length=0)
+
+
+def _label(text: str) -> str:
+    """`visible`, but spaces between words stay spaces: "after th"."""
+    words = text.strip(" ")
+    start = text[: len(text) - len(text.lstrip(" "))]
+    end = text[len(start) + len(words) :]
+    inner = " ".join(visible(word) for word in words.split(" "))
+    return visible(start) + inner + visible(end)
 
 
 def _white_map(diverging: bool) -> Colormap:

@@ -93,6 +93,13 @@ def test_heatmap_takes_tensors_arrays_and_lists(make):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["x", "↵"]
 
 
+def test_heatmap_labels_of_several_words_keep_their_spaces():
+    labels = [" be", "after th", " ", "a\n b "]
+    ax = figures.heatmap(np.eye(4), labels)
+    shown = [t.get_text() for t in ax.get_yticklabels()]
+    assert shown == ["␣be", "after th", "␣", "a↵ b␣"]
+
+
 def test_heatmap_marks_masked_entries():
     mask = torch.tensor([[0.0, float("-inf")], [0.0, float("nan")]])
     ax = figures.heatmap(mask, annotate=True)
