@@ -98,11 +98,6 @@ def layer_norm(answer):
     out = answer(x, weight, bias, eps)
     _tensor_like(out, x, "my_layer_norm")
     if torch.allclose(out, right, atol=1e-5):
-        flat = torch.ones(1, 1, 5)
-        expect(
-            torch.isfinite(answer(flat, weight, bias, 1e-5)).all(),
-            "a token of equal numbers gives nan: eps must be inside the root",
-        )
         return
     unbiased = norm(correction=1)[1]
     by_batch, by_time, by_both, by_all = (
@@ -114,6 +109,7 @@ def layer_norm(answer):
     axis = (
         "and LayerNorm takes each token by itself, over its channels: dim=-1"
     )
+    first_var = (var / (var + eps))[0, 0].item()  # just under 1
     mistakes = {
         "your variance divides by C - 1, which is PyTorch's default: "
         "LayerNorm divides by C, so say correction=0": centered
@@ -124,7 +120,8 @@ def layer_norm(answer):
         "not sqrt(var) + eps": centered / (var.sqrt() + eps) * weight + bias,
         "you use x.std() plus eps: that divides by C - 1, and has eps outside "
         "the root": centered / (unbiased.sqrt() + eps) * weight + bias,
-        "you left out eps: add it to the variance, inside the root": centered
+        "you left out eps, or wrote a fixed one: add the argument to the "
+        "variance, inside the root": centered
         / var.sqrt()
         * weight
         + bias,
@@ -163,16 +160,10 @@ def layer_norm(answer):
         out,
         mistakes,
         "before scale and shift, the first token should have mean 0.00 and "
-        f"variance {right_variance(var, eps):.2f} (eps is 0.5 here), and has "
+        f"variance {first_var:.2f} (eps is 0.5 here), and has "
         f"mean {plain[0, 0].mean():.2f} and variance "
         f"{plain[0, 0].var(correction=0):.2f}",
     )
-
-
-def right_variance(var, eps):
-    """The variance of the first normalized token: just under 1."""
-    first = var[0, 0, 0]
-    return (first / (first + eps)).item()
 
 
 @exercise
