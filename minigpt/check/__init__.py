@@ -4,6 +4,11 @@
     check.causal_mask(my_mask)
 """
 
+from ._attention import causal_mask as causal_mask
+from ._attention import fading_average as fading_average
+from ._attention import previous_token as previous_token
+from ._attention import scaled_attention as scaled_attention
+from ._attention import window_mask as window_mask
 from ._text import all_windows as all_windows
 from ._text import byte_tokenizer as byte_tokenizer
 from ._text import conditional_entropy as conditional_entropy
@@ -28,3 +33,9 @@ from ._blocks import gelu as gelu
 from ._blocks import layer_norm as layer_norm
 from ._blocks import rms_norm as rms_norm
 from ._blocks import swiglu as swiglu
+from ._multihead import attention_params as attention_params
+from ._multihead import grouped_query as grouped_query
+from ._multihead import masked_sdpa as masked_sdpa
+from ._multihead import merge_heads as merge_heads
+from ._multihead import silence_head as silence_head
+from ._multihead import split_heads as split_heads
