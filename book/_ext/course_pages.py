@@ -91,15 +91,17 @@ class Recorded(SphinxDirective):
     final_argument_whitespace = True
 
     def run(self):
-        text = '<p class="not-measured">Not yet recorded.</p>'
-        for name in reversed(self.arguments[0].split()):
+        return [nodes.raw("", self.text(), format="html")]
+
+    def text(self):
+        for name in self.arguments[0].split():
             path = runs_dir() / f"{name}.jsonl"
             self.env.note_dependency(str(path))
             if path.is_file():
                 header, rows = load_record(name)
                 if not header.get("provisional"):
-                    text = self.show(header, rows)
-        return [nodes.raw("", text, format="html")]
+                    return self.show(header, rows)
+        return '<p class="not-measured">Not yet recorded.</p>'
 
 
 def source_line(header):
