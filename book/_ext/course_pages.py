@@ -12,9 +12,9 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from ladder_picture import ladder_svg
 from sphinx.util.docutils import SphinxDirective
 
+from ladder_picture import ladder_svg
 from minigpt.runs import load_record, runs_dir
 
 ROOT = Path(__file__).resolve().parents[2]
