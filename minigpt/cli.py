@@ -22,18 +22,17 @@ import torch
 import tyro
 
 from minigpt.bigram import generate
+from minigpt.callbacks import ProgressBar
+from minigpt.hardware import check_device
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
-from minigpt.text import CharTokenizer, best_device, load_text, train_val_split
-from minigpt.training import (
-    RECIPES,
-    ProgressBar,
+from minigpt.runfolder import (
     RunError,
-    TrainConfig,
-    Trainer,
     TrainingError,
     load_run,
     read_run_config,
 )
+from minigpt.text import CharTokenizer, best_device, load_text, train_val_split
+from minigpt.training import RECIPES, TrainConfig, Trainer
 
 Preset = Literal[tuple(PRESETS)]
 INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
@@ -152,7 +151,7 @@ class Train:
             print(f"stopped early: {trainer.stop_reason}")
         print(
             f"validation loss {trainer.best_loss:.3f} at best, "
-            f"{trainer.seconds:.0f} s of training; model, log and "
+            f"{trainer.meter.seconds:.0f} s of training; model, log and "
             f"loss.png are in {self.out}"
         )
         print(f"Write more: minigpt sample --run {self.out}")
@@ -191,7 +190,8 @@ class Sample:
             )
 
     def __call__(self) -> int:
-        device = best_device() if self.device == "auto" else self.device
+        auto = self.device == "auto"
+        device = check_device(best_device() if auto else self.device)
         model, tokenizer = load_run(self.run, device)
         generator = torch.Generator(device)
         if self.seed is None:
