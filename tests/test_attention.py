@@ -14,6 +14,7 @@ from minigpt.attention import Head, TinyLM, attention, causal_mask, leaks
 sizes = st.integers(1, 9)
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_a_token_sees_itself_and_the_past(num_tokens):
     mask = causal_mask(num_tokens)
