@@ -188,7 +188,7 @@ def scaled_attention(answer):
         "dim=-1": soft(scores, dim=-2),
         "you hid the past: the mask is True where a token may look, so fill "
         "where it is False": scores.masked_fill(mask, low).softmax(dim=-1),
-        "filled with 0, but e to the 0 is 1: fill with minus infinity": scores.masked_fill(
+        "you filled with 0, and e^0 is 1: fill with minus infinity": scores.masked_fill(
             hide, 0
         ).softmax(dim=-1),
         "queries and keys are swapped: the scores are q @ k transposed": soft(
