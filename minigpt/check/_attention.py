@@ -170,9 +170,9 @@ def scaled_attention(answer):
     )
     raw = q @ k.transpose(-2, -1)  # (B, T, T)
     scores = raw / 4
-    hide, low = ~mask, float("-inf")
+    hide = ~mask
 
-    def soft(s, dim=-1):
+    def soft(s, dim=-1, low=-math.inf):
         return s.masked_fill(hide, low).softmax(dim=dim)
 
     mistakes = {
@@ -187,10 +187,12 @@ def scaled_attention(answer):
         "the softmax is over the queries, dim=-2: each row must sum to 1, "
         "dim=-1": soft(scores, dim=-2),
         "you hid the past: the mask is True where a token may look, so fill "
-        "where it is False": scores.masked_fill(mask, low).softmax(dim=-1),
-        "you filled with 0, and e^0 is 1: fill with minus infinity": scores.masked_fill(
-            hide, 0
-        ).softmax(dim=-1),
+        "where it is False": scores.masked_fill(mask, -math.inf).softmax(
+            dim=-1
+        ),
+        "you filled with 0, and e^0 is 1: fill with minus infinity": soft(
+            scores, low=0
+        ),
         "queries and keys are swapped: the scores are q @ k transposed": soft(
             scores.transpose(-2, -1)
         ),
