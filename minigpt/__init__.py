@@ -1,6 +1,6 @@
 __version__ = "0.1.0"
 
-from minigpt.attention import Head, TinyLM, attention, causal_mask
+from minigpt.attention import Head, TinyLM, attention, causal_mask, leaks
 from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit, generate
 from minigpt.blocks import MLP, Block, LayerNorm
 from minigpt.model import (
@@ -12,6 +12,7 @@ from minigpt.model import (
     count_params,
 )
 from minigpt.multihead import CausalSelfAttention
+from minigpt.runfolder import load_run
 from minigpt.text import (
     CharTokenizer,
     ToyLanguage,
@@ -21,7 +22,7 @@ from minigpt.text import (
     load_text,
     train_val_split,
 )
-from minigpt.training import TrainConfig, Trainer, load_run
+from minigpt.training import TrainConfig, Trainer
 
 __all__ = [
     "GPT",
@@ -50,6 +51,7 @@ __all__ = [
     "fit",
     "generate",
     "get_batch",
+    "leaks",
     "load_run",
     "load_text",
     "train_val_split",

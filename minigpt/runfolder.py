@@ -187,7 +187,8 @@ def read_checkpoint(path: Path) -> dict:
             for name in ("model.safetensors", "state.pt")
         }
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged ({error})") from None
+        reason = getattr(error, "strerror", None) or "SHA256SUMS is no text"
+        raise RunError(f"{path} is damaged ({reason})") from None
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise RunError(f"{path} is damaged ({name} was changed)")
