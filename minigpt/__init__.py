@@ -1,6 +1,6 @@
 __version__ = "0.1.0"
 
-from minigpt.attention import Head, TinyLM, attention, causal_mask, leaks
+from minigpt.attention import Head, TinyLM, causal_mask, leaks
 from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit, generate
 from minigpt.blocks import MLP, Block, LayerNorm
 from minigpt.model import (
@@ -41,7 +41,6 @@ __all__ = [
     "ToyLanguage",
     "TrainConfig",
     "Trainer",
-    "attention",
     "batches",
     "best_device",
     "bigram_counts",

@@ -172,7 +172,7 @@ def show_ladder(*, before: int | None = None, through: int | None = None):
     lines = [
         "| chapter | what the model knows or has | validation loss "
         "| as good as guessing among |",
-        "|---|---|---|---|",
+        "|---|---|---:|---:|",
     ]
     for row in ladder_rows(through if through is not None else before - 1):
         mark = "**" if row["chapter"] == through else ""

@@ -162,13 +162,13 @@ class GPT(nn.Module):
 def count_params(config: GPTConfig) -> dict[str, int]:
     """The number of parameters by part, from the formulas of this chapter."""
     C, L = config.emb_dim, config.n_layers
-    norm = C * (1 + config.bias)
+    qkv_bias, bias = config.qkv_bias, config.bias
     return {
         "token embedding": config.vocab_size * C,
         "position embedding": config.context_length * C,
-        "attention": L * (4 * C * C + 3 * C * config.qkv_bias + C * config.bias),
-        "MLP": L * (8 * C * C + 5 * C * config.bias),
-        "LayerNorm": (2 * L + 1) * norm,
+        "attention": L * (4 * C * C + 3 * C * qkv_bias + C * bias),
+        "MLP": L * (8 * C * C + 5 * C * bias),
+        "LayerNorm": (2 * L + 1) * (C + C * bias),
         "output layer": 0 if config.tie_weights else config.vocab_size * C,
     }
 

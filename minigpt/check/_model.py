@@ -1,5 +1,7 @@
 """Checks of chapter 6, the mini GPT."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -31,14 +33,17 @@ def _explain_count(config: GPTConfig, got) -> None:
         "one at the end",
         -c * (1 + config.bias): "the last LayerNorm (ln_f) is missing",
     }
-    if config.bias:
-        known[-9 * c * config.n_layers - (2 * config.n_layers + 1) * c] = (
-            "the biases are missing: 9 C a block in the linear layers, and "
-            "C in each LayerNorm"
-        )
-        known[-9 * c * config.n_layers] = (
+    bare = count_params(replace(config, bias=False, qkv_bias=False))
+    linear = sum(parts[k] - bare[k] for k in ("attention", "MLP"))
+    norms = parts["LayerNorm"] - bare["LayerNorm"]
+    if linear:
+        known[-linear] = (
             "the biases of the linear layers are missing: 3C + C in "
             "attention and 4C + C in the MLP"
+        )
+        known[-linear - norms] = (
+            "the biases are missing: up to 9 C a block in the linear "
+            "layers, and C in each LayerNorm"
         )
     table = config.vocab_size * c
     if config.tie_weights:
