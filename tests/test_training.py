@@ -1,0 +1,570 @@
+"""The trainer's parts: settings, schedule, data, precision, log, meters."""
+
+import math
+import sys
+import types
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt import (
+    GPT,
+    CharTokenizer,
+    GPTConfig,
+    ToyLanguage,
+    TrainConfig,
+    Trainer,
+    hardware,
+    train_val_split,
+    training,
+)
+from minigpt.callbacks import Callback, ProgressBar, TensorBoard, draw_losses
+from minigpt.training import (
+    Meter,
+    TrainStep,
+    Windows,
+    choose_compile,
+    choose_precision,
+    load_step_state,
+    lr_factor,
+    make_optimizer,
+    step_state,
+)
+
+IDS = torch.randint(12, (600,), generator=torch.Generator().manual_seed(0))
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs an NVIDIA card"
+)
+
+
+def tiny(**changes):
+    torch.manual_seed(3)
+    return GPT(GPTConfig(12, 8, 16, 2, 1, **changes))
+
+
+def settings(**changes):
+    base = {
+        "max_steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "eval_every": 6,
+        "log_every": 3,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return TrainConfig(**(base | changes))
+
+
+def train(callbacks=(), **changes):
+    return Trainer(
+        tiny(), IDS, IDS[:80], settings(**changes), callbacks=callbacks
+    ).fit()
+
+
+def same_weights(a, b):
+    return all(
+        torch.equal(p, q)
+        for p, q in zip(a.parameters(), b.parameters(), strict=True)
+    )
+
+
+# --- settings -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": 0}, "max_steps is 0: write 1 or more"),
+        ({"max_steps": 2.5}, "max_steps is 2.5: write a whole number"),
+        ({"batch_size": True}, "batch_size is True: write a whole number"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: write 0 or more"),
+        ({"learning_rate": math.nan}, "write 0 or more"),
+        ({"muon_lr": math.inf}, "write 0 or more"),
+        ({"muon_lr": "fast"}, "muon_lr is 'fast': write a number"),
+        ({"beta2": 1.0}, "write less than 1"),
+        ({"schedule": "cosin"}, "choose one of cosine, linear"),
+        ({"precision": "fp8"}, "choose one of auto, fp32"),
+        ({"seed": 2**50}, r"less than 2\*\*40"),
+    ],
+)
+def test_settings_without_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**changes)
+
+
+def test_every_setting_is_documented_beside_itself():
+    import inspect
+    import re
+    from dataclasses import fields
+
+    source = inspect.getsource(TrainConfig)
+    for field in fields(TrainConfig):
+        assert re.search(rf'    {field.name}: .*\n    """\w', source)
+
+
+def test_a_text_without_a_window_is_refused():
+    with pytest.raises(ValueError, match="8 tokens, fewer than one window"):
+        Trainer(tiny(), IDS[:8], IDS, settings())
+    with pytest.raises(ValueError, match="validation text has 1 tokens"):
+        Trainer(tiny(), IDS, IDS[:1], settings())
+
+
+# --- schedule -------------------------------------------------------------
+
+
+@given(
+    schedule=st.sampled_from(["cosine", "linear", "trapezoid", "constant"]),
+    max_steps=st.integers(1, 300),
+    warmup_steps=st.integers(0, 400),
+    final_lr=st.floats(0, 1),
+)
+def test_the_rate_rises_to_its_peak_and_never_rises_again(
+    schedule, max_steps, warmup_steps, final_lr
+):
+    config = TrainConfig(
+        schedule=schedule,
+        max_steps=max_steps,
+        warmup_steps=warmup_steps,
+        final_lr=final_lr,
+    )
+    factors = [lr_factor(step, config) for step in range(max_steps)]
+    assert all(0 < f <= 1 + 1e-9 for f in factors)
+    peak = min(warmup_steps, max_steps)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert all(f >= final_lr - 1e-9 for f in factors[peak:])
+    if peak < max_steps and schedule != "trapezoid":
+        assert factors[peak] == pytest.approx(1)
+
+
+def test_a_trapezoid_holds_its_peak_then_falls():
+    config = TrainConfig(
+        schedule="trapezoid", max_steps=100, warmup_steps=10, final_lr=0.1
+    )
+    assert [lr_factor(step, config) for step in (10, 50, 80)] == [1, 1, 1]
+    assert lr_factor(90, config) == pytest.approx(0.55)
+
+
+# --- data -----------------------------------------------------------------
+
+
+@given(
+    num_tokens=st.integers(6, 80),
+    T=st.integers(1, 5),
+    batch_size=st.integers(1, 7),
+    seed=st.integers(0, 2**40 - 1),
+)
+def test_a_pass_visits_each_window_once(num_tokens, T, batch_size, seed):
+    windows = Windows(torch.arange(num_tokens), batch_size, T, seed)
+    starts = []
+    for index in range(-(-2 * windows.per_pass // batch_size)):
+        x, y = windows.batch(index)
+        assert x.shape == y.shape == (batch_size, T)
+        assert torch.equal(x + 1, y)  # the text counts upwards
+        starts += x[:, 0].tolist()
+    for first in (0, windows.per_pass):
+        one_pass = sorted(starts[first : first + windows.per_pass])
+        assert len({start % T for start in one_pass}) == 1
+        assert len(set(one_pass)) == windows.per_pass
+        assert one_pass[-1] - one_pass[0] == (windows.per_pass - 1) * T
+
+
+@given(order=st.permutations(range(12)))
+def test_any_batch_can_be_asked_for_at_any_time(order):
+    def batches(indices):
+        windows = Windows(IDS[:60], 2, 8, seed=1)
+        return {index: windows.batch(index)[0].tolist() for index in indices}
+
+    assert batches(order) == batches(range(12))
+
+
+def test_accumulation_is_a_bigger_batch():
+    whole = train(batch_size=8, log_every=1)
+    parts = train(batch_size=2, grad_accum=4, log_every=1)
+    for a, b in zip(whole.rows, parts.rows, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-3)
+    first, same = whole.rows[0], parts.rows[0]
+    assert first["loss"] == pytest.approx(same["loss"], abs=1e-6)
+    assert first["grad_norm"] == pytest.approx(same["grad_norm"], rel=1e-4)
+
+
+# --- what is learned depends on the settings alone ------------------------
+
+
+def test_looking_more_often_changes_nothing():
+    seldom = train(eval_every=6)
+    often = train(eval_every=1, sample_every=2)
+    assert same_weights(seldom.model, often.model)
+
+    def losses(run):
+        return [row["loss"] for row in run.rows if row["kind"] == "train"]
+
+    assert losses(seldom) == losses(often)
+
+
+def test_the_seed_decides_and_the_outer_randomness_does_not():
+    first = Trainer(tiny(drop_rate=0.2), IDS, IDS[:80], settings())
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first.fit()
+    assert torch.equal(torch.get_rng_state(), before)
+    other = Trainer(tiny(drop_rate=0.2), IDS, IDS[:80], settings())
+    torch.manual_seed(77)
+    assert same_weights(first.model, other.fit().model)
+    assert not same_weights(train().model, train(seed=2).model)
+
+
+def test_a_step_is_the_bare_loop():
+    """Without schedule and clipping: chapter 2's loop, to the last bit."""
+    changes = {
+        "optimizer": "adamw",
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "grad_clip": 0.0,
+    }
+    trained = train(**changes).model
+    model, config = tiny(), settings(**changes)
+    optimizer = make_optimizer(model, config)
+    windows = Windows(IDS, 4, 8, config.seed)
+    for step in range(config.max_steps):
+        x, y = windows.batch(step)
+        optimizer.zero_grad()
+        model.loss(x, y).backward()
+        optimizer.step()
+    for p, q in zip(trained.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_clipping_limits_the_gradient():
+    free = train(grad_clip=0.0, max_steps=1, log_every=1)
+    norm = free.rows[0]["grad_norm"]
+    model = tiny()
+    step = TrainStep(model, settings(grad_clip=norm / 2), "cpu", "fp32")
+    seen = []
+    step.optimizer.step = lambda: seen.append(
+        torch.nn.utils.get_total_norm(
+            [p.grad for p in model.parameters() if p.grad is not None]
+        )
+    )
+    _, measured = step(0, [Windows(IDS, 4, 8, 1337).batch(0)])
+    assert float(measured) == pytest.approx(norm, rel=1e-4)
+    assert float(seen[0]) == pytest.approx(norm / 2, rel=1e-3)
+
+
+def test_decay_pulls_on_matrices_only():
+    groups = make_optimizer(
+        tiny(), settings(optimizer="adamw", weight_decay=0.3)
+    ).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
+    assert {p.ndim for p in groups[0]["params"]} == {2}
+    assert {p.ndim for p in groups[1]["params"]} == {1}
+
+
+def test_the_toy_language_is_learned_to_near_its_entropy():
+    """0.221 nats a character is the least any model can reach."""
+    language = ToyLanguage()
+    text = language.sample(200_000, seed=0)
+    tokenizer = CharTokenizer.from_text(text)
+    train_ids, val_ids = train_val_split(torch.tensor(tokenizer.encode(text)))
+    torch.manual_seed(0)
+    shape = GPTConfig.preset("pocket", vocab_size=tokenizer.vocab_size)
+    run = Trainer(
+        GPT(shape),
+        train_ids,
+        val_ids[:8000],
+        TrainConfig(
+            max_steps=200,
+            eval_every=200,
+            batch_size=16,
+            muon_lr=0.03,
+            learning_rate=4e-3,
+            schedule="linear",
+            warmup_steps=0,
+            device="cpu",
+            precision="fp32",
+        ),
+    ).fit()
+    floor = language.entropy_per_char
+    assert floor < run.best_loss < floor + 0.15
+
+
+# --- number formats -------------------------------------------------------
+
+
+def test_precision_is_chosen_by_capability(monkeypatch):
+    assert choose_precision("fp16", "cpu") == ("fp16", "as asked for")
+    monkeypatch.setattr(training, "_bf16_gain", lambda: 4.4)
+    assert choose_precision("auto", "cpu")[0] == "bf16"
+    monkeypatch.setattr(training, "_bf16_gain", lambda: 0.3)
+    assert choose_precision("auto", "cpu")[0] == "fp32"
+    assert choose_precision("auto", "mps")[0] == "fp32"
+    for capability, wanted in (((7, 5), "fp16"), ((8, 0), "bf16")):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda _, c=capability: c
+        )
+        precision, reason = choose_precision("auto", "cuda")
+        assert precision == wanted and "Ampere" in reason
+
+
+def test_the_gain_of_bf16_is_a_ratio_of_times():
+    assert 0 < training._bf16_gain() < 1000
+
+
+def test_compile_is_off_where_it_cannot_work(monkeypatch):
+    assert choose_compile(False, "cpu") == (False, "not asked for")
+    assert choose_compile(True, "mps")[0] is False
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    assert "Triton" in choose_compile(True, "cuda")[1]
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    assert "C++" in choose_compile(True, "cpu")[1]
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
+    assert choose_compile(True, "cpu") == (True, "as asked for")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_almost_the_same(precision, optimizer):
+    half, whole = (
+        train(precision=p, optimizer=optimizer, muon_lr=5e-3).rows[-1]["loss"]
+        for p in (precision, "fp32")
+    )
+    assert half == pytest.approx(whole, abs=0.05)
+    assert half != whole
+
+
+def test_the_scaler_skips_steps_that_overflow_and_recovers():
+    model = tiny()
+    config = settings(precision="fp16", schedule="constant")
+    step = TrainStep(model, config, "cpu", "fp16")
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = [p.detach().clone() for p in model.parameters()]
+    windows = Windows(IDS, 4, 8, 0)
+    _, norm = step(0, [windows.batch(0)])
+    assert not norm.isfinite()
+    for p, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+    for index in range(1, 40):
+        _, norm = step(index, [windows.batch(index)])
+    assert norm.isfinite()
+    assert not torch.equal(model.wte.weight, before[0])
+
+
+def test_the_scaler_survives_a_restart():
+    step = TrainStep(tiny(), settings(), "cpu", "fp16")
+    step.scaler.scale(torch.ones(()))  # a scaler has no scale before its use
+    step.scaler.update(64.0)
+    other = TrainStep(tiny(), settings(), "cpu", "fp16")
+    other.scaler.scale(torch.ones(()))
+    load_step_state(other, step_state(step))
+    assert other.scaler.get_scale() == 64.0
+
+
+def test_a_row_shows_no_norm_for_a_skipped_step():
+    run = Trainer(
+        tiny(), IDS, IDS[:80], settings(precision="fp16", log_every=1)
+    )
+    run.train_step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    run.fit()
+    norms = [row["grad_norm"] for row in run.rows if row["kind"] == "train"]
+    assert norms[0] is None
+
+
+def test_fast_products_are_switched_back():
+    before = torch.get_float32_matmul_precision()
+    with training.fast_matmuls("cuda"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+    with training.fast_matmuls("cpu"):
+        assert torch.get_float32_matmul_precision() == before
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_cuda_learns_what_a_cpu_learns(precision):
+    on_card = train(device="cuda", precision=precision).rows[-1]["loss"]
+    assert on_card == pytest.approx(train().rows[-1]["loss"], abs=0.05)
+
+
+@needs_cuda
+def test_cuda_rows_hold_memory():
+    row = train(device="cuda").rows[0]
+    assert row["device_mb"] > 0
+
+
+@needs_cuda
+def test_cuda_runs_compiled():
+    run = train(device="cuda", compile=True)
+    assert run.step == 12
+
+
+# --- log, callbacks, hardware ---------------------------------------------
+
+
+def test_rows_of_the_log():
+    run = train(log_every=5)
+    kinds = [(row["kind"], row["step"]) for row in run.rows]
+    assert kinds == [
+        ("train", 5),
+        ("val", 6),
+        ("train", 10),
+        ("train", 12),
+        ("val", 12),
+    ]
+    row = run.rows[0]
+    assert row["tokens"] == 5 * 4 * 8
+    assert row["mfu"] is None and row["device_mb"] is None
+    assert row["host_mb"] is None or row["host_mb"] > 10
+    seconds = [row["seconds"] for row in run.rows]
+    assert seconds == sorted(seconds)
+
+
+def test_the_clock_leaves_out_what_is_not_training(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now)
+    meter = Meter("cpu")
+    meter.start()
+    now = 2.0
+    meter.add(torch.tensor(1.5), torch.tensor(0.5))
+    assert meter.settle() == [[1.5, 0.5]]
+    now = 7.0  # an evaluation
+    meter.start()
+    now = 8.0
+    assert meter.settle() == []
+    assert meter.seconds == meter.row_seconds == 3.0
+    meter.clear()
+    assert meter.row_seconds == 0 and meter.seconds == 3.0
+
+
+def test_callbacks_hear_everything_in_order_and_can_stop():
+    heard = []
+
+    class Listen(Callback):
+        def on_start(self, trainer):
+            heard.append("start")
+
+        def on_step(self, trainer):
+            heard.append(trainer.step)
+            if trainer.step == 4:
+                trainer.stop_reason = "enough"
+
+        def on_row(self, trainer, row):
+            heard.append(row["kind"])
+
+        def on_end(self, trainer):
+            heard.append("end")
+
+    run = train([Listen()])
+    assert heard == ["start", 1, 2, 3, "train", 4, "val", "end"]
+    assert run.stop_reason == "enough" and run.step == 4
+
+
+def test_the_last_word_is_said_after_an_error_too():
+    class Fail(Callback):
+        ended = False
+
+        def on_step(self, trainer):
+            raise ZeroDivisionError
+
+        def on_end(self, trainer):
+            self.ended = True
+
+    fail = Fail()
+    with pytest.raises(ZeroDivisionError):
+        train([fail])
+    assert fail.ended
+
+
+def test_the_progress_bar_shows_losses_and_speed(monkeypatch, capsys):
+    import tqdm
+
+    shown = partial(tqdm.tqdm, disable=False)
+    monkeypatch.setattr(tqdm, "tqdm", shown)
+    bar = ProgressBar()
+    train([bar])
+    assert bar.bar.n == 12
+    assert "val=" in bar.bar.postfix and "tok/s=" in bar.bar.postfix
+
+
+@pytest.mark.parametrize("rows", [[], None])
+def test_the_plot_can_be_drawn_at_any_time(rows):
+    rows = train().rows if rows is None else rows
+    assert draw_losses(rows).startswith(b"\x89PNG")
+
+
+def test_tensorboard_is_optional(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        TensorBoard(tmp_path)
+
+
+def test_tensorboard_gets_every_number(monkeypatch, tmp_path):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def add_text(self, name, text, step):
+            written.append((name, step))
+
+        def flush(self):
+            written.append("flush")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    board = TensorBoard(tmp_path)
+    train([board])
+    assert {("train/loss", 3), ("train/lr", 3), ("val/loss", 6)} <= {*written}
+    board.on_row(None, {"kind": "sample", "step": 7, "text": "Once"})
+    assert written[-2:] == ["flush", ("sample", 7)]
+
+
+def test_a_device_that_is_not_there_is_named():
+    for name in ("cuda:99", "warp"):
+        with pytest.raises(ValueError, match=f"device '{name}' cannot be"):
+            hardware.check_device(name)
+    assert hardware.check_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("card", "tera"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H200", 989),
+        ("Tesla T4", 65),
+        ("NVIDIA GeForce RTX 3090", 71),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
+        ("NVIDIA A1000", None),
+    ],
+)
+def test_peaks_are_known_or_said_to_be_unknown(card, tera):
+    peak = hardware.known_peak(card)
+    assert peak == (tera and tera * 1e12)
+
+
+def test_mfu_is_work_over_peak(monkeypatch):
+    model = tiny()
+    run = Trainer(model, IDS, IDS, settings())
+    assert run._mfu(1e6) is None
+    monkeypatch.setattr(training, "peak_flops", lambda *_: 1e12)
+    c, matrices = model.config, model.num_params() - 8 * 16
+    work = 6 * matrices + 12 * c.n_layers * c.emb_dim * c.context_length
+    assert run._mfu(1e6) == pytest.approx(1e6 * work / 1e12, abs=1e-4)
+
+
+def test_gpt2_costs_what_the_formula_says():
+    shape = GPTConfig.preset("gpt2")
+    work = hardware.flops_per_token(shape, 124_439_808)
+    assert work == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+    untied = GPTConfig.preset("gpt2", tie_weights=False)
+    more = 124_439_808 + 50257 * 768
+    assert hardware.flops_per_token(untied, more) == work
