@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .bigram import evaluating
+
 # %% ../nbs/03_attention.ipynb #b3d2116e
 def causal_mask(
     num_tokens: int, device: torch.device | str | None = None
@@ -61,11 +63,11 @@ class Head(nn.Module):
 
 # %% ../nbs/03_attention.ipynb #b9accfd5
 class TinyLM(nn.Module):
-    """Embeddings, a body (B, T, C) -> (B, T, width), an output layer.
+    """Embeddings, a body (B, T, C) -> (B, T, C), an output layer.
 
     Token ids (B, T) -> logits (B, T, V). The body is what chapters 3 to 5
-    change: a head, many heads, a block. `width` is the body's output width
-    where it is not emb_dim. ValueError for more than context_length ids.
+    change: a head, many heads, a block. ValueError for more ids than
+    context_length.
     """
 
     def __init__(
@@ -74,14 +76,13 @@ class TinyLM(nn.Module):
         vocab_size: int,
         context_length: int,
         emb_dim: int,
-        width: int | None = None,
     ):
         super().__init__()
         self.context_length = context_length
         self.wte = nn.Embedding(vocab_size, emb_dim)
         self.wpe = nn.Embedding(context_length, emb_dim)
         self.body = body
-        self.lm_head = nn.Linear(width or emb_dim, vocab_size)
+        self.lm_head = nn.Linear(emb_dim, vocab_size)
 
     def embed(self, idx: Tensor) -> Tensor:
         """What the body reads: token plus position, (B, T) -> (B, T, C)."""
@@ -98,7 +99,6 @@ class TinyLM(nn.Module):
         return self.lm_head(self.body(self.embed(idx)))  # (B, T, V)
 
 # %% ../nbs/03_attention.ipynb #leaks
-@torch.no_grad()
 def leaks(model: nn.Module, idx: Tensor) -> tuple[int, int] | None:
     """The first leak (t, s): position t's logits see the later token s.
 
@@ -106,18 +106,14 @@ def leaks(model: nn.Module, idx: Tensor) -> tuple[int, int] | None:
     at a time; logits before it must stay equal to the last bit. Dropout is
     off meanwhile. ValueError where NaN makes them incomparable.
     """
-    training = model.training
-    model.eval()
-    logits = model(idx)  # (B, T, V)
-    found = None
-    for s in range(1, idx.shape[1]):
-        other = idx.clone()
-        other[:, s] = (other[:, s] + 1) % logits.shape[-1]  # another token
-        differs = (model(other) != logits).any(dim=-1).any(dim=0)[:s]  # (s,)
-        if differs.any():
-            found = int(differs.nonzero()[0]), s
-            break
-    model.train(training)
-    if logits.isnan().any():
-        raise ValueError("the logits are NaN: nothing can be compared")
-    return found
+    with evaluating(model):
+        logits = model(idx)  # (B, T, V)
+        if logits.isnan().any():
+            raise ValueError("the logits are NaN: nothing can be compared")
+        for s in range(1, idx.shape[1]):
+            other = idx.clone()
+            other[:, s] = (other[:, s] + 1) % logits.shape[-1]  # another one
+            moved = (model(other) != logits).any(dim=-1).any(dim=0)  # (T,)
+            if moved[:s].any():
+                return int(moved.nonzero()[0]), s
+    return None

@@ -22,6 +22,7 @@ TAGS = {
     ("hide_output", ""): "remove-output",
     ("output", "false"): "remove-output",
     ("code-fold", "true"): "hide-input",
+    ("fold", ""): "hide-input",  # which nbdev leaves out of the module
     ("default_exp", None): "remove-cell",
     ("export", None): "exported",
     ("exports", None): "exported",
