@@ -26,6 +26,16 @@ SMALL = [
 ]
 
 
+def train(corpus, out):
+    """The exit code of a small training."""
+    return main(["train", "--data", str(corpus), "--out", str(out), *SMALL])
+
+
+def logged(run):
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture
 def corpus(tmp_path):
     path = tmp_path / "corpus.txt"
@@ -37,7 +47,7 @@ def corpus(tmp_path):
 def run(tmp_path, corpus, capsys):
     """A finished run on the corpus."""
     out = tmp_path / "run"
-    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 0
+    assert train(corpus, out) == 0
     capsys.readouterr()
     return out
 
@@ -62,7 +72,7 @@ def test_train_leaves_a_whole_run_folder(run):
         "loss.png",
         "samples.txt",
     }
-    rows = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
+    rows = logged(run)
     assert rows[0]["kind"] == "header"
     assert rows[0]["command"].startswith("minigpt ")
     assert {row["kind"] for row in rows[1:]} == {"train", "val", "sample"}
@@ -71,7 +81,7 @@ def test_train_leaves_a_whole_run_folder(run):
 
 def test_train_ends_with_verse_and_the_next_command(tmp_path, corpus, capsys):
     out = tmp_path / "run"
-    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 0
+    assert train(corpus, out) == 0
     printed = capsys.readouterr().out
     assert "parameters on cpu, fp32 (as asked for)" in printed
     assert "validation loss" in printed
@@ -180,7 +190,7 @@ def test_resume_needs_a_run_and_the_same_text(run, tmp_path, capsys):
 def test_resume_goes_on_where_the_run_stopped(run, corpus, capsys):
     more = ["--max-steps", "9"]
     assert main(["train", "--out", str(run), "--resume", *more]) == 0
-    rows = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
+    rows = logged(run)
     assert rows[-1]["step"] == 9
     assert rows[0]["train"]["max_steps"] == 9
     assert rows[0]["model"]["emb_dim"] == 16  # the shape is the run's
@@ -228,8 +238,9 @@ def test_a_full_disk_stops_with_one_sentence(
 
     monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "run"
-    assert main(["train", "--data", str(corpus), "--out", str(out), *SMALL]) == 1
-    assert "No space left on device): free some space" in capsys.readouterr().err
+    assert train(corpus, out) == 1
+    errors = capsys.readouterr().err
+    assert "No space left on device): free some space" in errors
     assert not list(out.glob("**/*.part"))  # nothing half-written
 
 

@@ -219,7 +219,10 @@ def test_out_of_memory_says_what_to_halve(tmp_path, monkeypatch):
     def no_memory(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried …")
 
-    fill = Do(6, lambda _: monkeypatch.setattr(TrainStep, "__call__", no_memory))
+    def fill_memory(_):
+        monkeypatch.setattr(TrainStep, "__call__", no_memory)
+
+    fill = Do(6, fill_memory)
     with pytest.raises(
         TrainingError, match="batch_size to 1 and double grad_accum to 4"
     ):
@@ -351,7 +354,9 @@ def test_resume_without_any_sound_checkpoint(tmp_path, whole):
     shutil.copytree(whole, folder)
     for path in Checkpoints(folder / "checkpoint").paths():
         (path / "SHA256SUMS").unlink()
-    with pytest.raises(RunError, match="step-00000040 is damaged .No such .*step-00000035"):
+    with pytest.raises(
+        RunError, match="step-00000040 is damaged .No such .*step-00000035"
+    ):
         resumed(folder)
 
 

@@ -9,7 +9,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "runs_dir", lambda: tmp_path)
     rows = [{"kind": "val", "loss": 1.5}, {"kind": "sample", "text": "é\n"}]
     runs.write_record("mine", {"command": "c"}, rows)
-    assert runs.load_record("mine") == ({"kind": "header", "command": "c"}, rows)
+    header = {"kind": "header", "command": "c"}
+    assert runs.load_record("mine") == (header, rows)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.jsonl"]
 
 
