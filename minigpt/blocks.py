@@ -92,8 +92,8 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(emb_dim, bias=bias)
         self.mlp = MLP(emb_dim, drop_rate=drop_rate, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))  # (B, T, C)
+    def forward(self, x: Tensor, cache=None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 # %% ../nbs/05_blocks.ipynb #study-b0

@@ -118,7 +118,8 @@ class GPT(nn.Module):
     """A GPT language model: token ids (B, T) -> logits (B, T, V).
 
     The parameter names and the pre-LayerNorm layout are GPT-2's
-    (Radford et al. 2019).
+    (Radford et al. 2019). With chapter 8's KVCache, idx continues the
+    text that the cache has seen.
     """
 
     def __init__(self, config: GPTConfig):
@@ -135,18 +136,22 @@ class GPT(nn.Module):
         if c.tie_weights:
             self.lm_head.weight = self.wte.weight
 
-    def forward(self, idx: Tensor) -> Tensor:
+    def forward(self, idx: Tensor, cache=None) -> Tensor:
         B, T = idx.shape
         if T > self.context_length:
             raise ValueError(
                 f"{T} tokens, but context_length is {self.context_length}: "
                 "shorten the input, or build a model with a longer context"
             )
-        positions = torch.arange(T, device=idx.device)  # (T,)
+        if cache is None:
+            positions = torch.arange(T, device=idx.device)  # (T,)
+        else:
+            positions = cache.extend(T)  # (T,) or (B, T)
         x = self.wte(idx) + self.wpe(positions)  # (B, T, C)
         x = self.drop(x)
-        for block in self.h:
-            x = block(x)  # (B, T, C)
+        layers = [None] * len(self.h) if cache is None else cache.layers
+        for block, layer in zip(self.h, layers):
+            x = block(x, layer)  # (B, T, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:

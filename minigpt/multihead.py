@@ -104,6 +104,7 @@ class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention, fused; GPT-2's parameter names.
 
     (B, T, C) -> (B, T, C); ValueError if n_heads does not divide emb_dim.
+    With a cache (chapter 8), x continues what the cache has seen.
     """
 
     def __init__(
@@ -128,9 +129,12 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (split_heads(part, self.n_heads) for part in (q, k, v))
         return q, k, v
 
-    def forward(self, x: Tensor) -> Tensor:
-        drop_rate = self.drop_rate if self.training else 0.0
-        out = causal_attention(*self.qkv(x), drop_rate)  # (B, nh, T, hs)
+    def forward(self, x: Tensor, cache=None) -> Tensor:
+        if cache is None:
+            drop_rate = self.drop_rate if self.training else 0.0
+            out = causal_attention(*self.qkv(x), drop_rate)  # (B, nh, T, hs)
+        else:
+            out = cache.attend(*self.qkv(x))  # (B, nh, T, hs)
         return self.resid_drop(self.c_proj(merge_heads(out)))  # (B, T, C)
 
     def weights(self, x: Tensor) -> Tensor:
