@@ -39,3 +39,14 @@ from ._multihead import masked_sdpa as masked_sdpa
 from ._multihead import merge_heads as merge_heads
 from ._multihead import silence_head as silence_head
 from ._multihead import split_heads as split_heads
+from ._training import accumulation_weights as accumulation_weights
+from ._training import any_batch as any_batch
+from ._training import clip_by_norm as clip_by_norm
+from ._training import published_log as published_log
+from ._training import warm_then_fall as warm_then_fall
+from ._sampling import cache_batch as cache_batch
+from ._sampling import hold_back as hold_back
+from ._sampling import log_prob as log_prob
+from ._sampling import no_repeat as no_repeat
+from ._sampling import nucleus_by_hand as nucleus_by_hand
+from ._sampling import typical as typical
