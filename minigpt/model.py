@@ -113,6 +113,19 @@ def _block(c: GPTConfig) -> Block:
         bias=c.bias,
     )
 
+# %% ../nbs/06_gpt.ipynb #positions
+def _positions(model: "GPT", idx: Tensor, cache) -> Tensor:
+    """Where the tokens of idx (B, T) stand; ValueError past the context."""
+    T = idx.shape[1]
+    if T > model.context_length:
+        raise ValueError(
+            f"{T} tokens, but context_length is {model.context_length}: "
+            "shorten the input, or build a model with a longer context"
+        )
+    if cache is None:
+        return torch.arange(T, device=idx.device)
+    return cache.extend(T)
+
 # %% ../nbs/06_gpt.ipynb #68e52764
 class GPT(nn.Module):
     """A GPT language model: token ids (B, T) -> logits (B, T, V).
@@ -137,16 +150,7 @@ class GPT(nn.Module):
             self.lm_head.weight = self.wte.weight
 
     def forward(self, idx: Tensor, cache=None) -> Tensor:
-        B, T = idx.shape
-        if T > self.context_length:
-            raise ValueError(
-                f"{T} tokens, but context_length is {self.context_length}: "
-                "shorten the input, or build a model with a longer context"
-            )
-        if cache is None:
-            positions = torch.arange(T, device=idx.device)  # (T,)
-        else:
-            positions = cache.extend(T)  # (T,) or (B, T)
+        positions = _positions(self, idx, cache)  # (T,), a cache's (B, T)
         x = self.wte(idx) + self.wpe(positions)  # (B, T, C)
         x = self.drop(x)
         layers = [None] * len(self.h) if cache is None else cache.layers
