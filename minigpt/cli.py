@@ -1,4 +1,4 @@
-"""The command line: `minigpt train`, `minigpt sample`, `minigpt info`.
+"""The command line: `minigpt train`, `sample`, `info` and `record`.
 
 One dataclass per command is the only source of its flags, their defaults,
 their checks and their help. What a user gets wrong is answered in one line
@@ -25,6 +25,7 @@ from minigpt.bigram import generate
 from minigpt.callbacks import ProgressBar
 from minigpt.hardware import check_device
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
+from minigpt.record import Record
 from minigpt.runfolder import (
     RunError,
     TrainingError,
@@ -87,8 +88,9 @@ class Train:
                 f"{self.out} already holds a run: add --resume to go on "
                 "with it, or choose another --out"
             )
-        text = load_text(self.data)
-        trainer = self._trainer(text)
+        command = shlex.join(["minigpt", *sys.argv[1:]])
+        trainer = self.trainer(load_text(self.data), command)
+        trainer.callbacks.append(ProgressBar())
         if self.resume:
             for note in trainer.resume():
                 print(f"passed over a checkpoint: {note}", file=sys.stderr)
@@ -96,9 +98,10 @@ class Train:
         trainer.fit()
         return self._report(trainer)
 
-    def _trainer(self, text: str) -> Trainer:
+    def trainer(self, text: str, command: str) -> Trainer:
+        """The trainer of this run; `command` goes into the log's header."""
         if self.resume:
-            stored = read_run_config(self.out)
+            stored = _stored(self.out)
             tokenizer = CharTokenizer.load(self.out / "tokenizer.json")
             config = GPTConfig.from_dict(stored["model"])
             digest = stored["data_sha256"]
@@ -121,12 +124,11 @@ class Train:
             self.out,
             tokenizer=tokenizer,
             facts={
-                "command": shlex.join(["minigpt", *sys.argv[1:]]),
+                "command": command,
                 "preset": self.preset,
                 "data": self.data,
                 "data_sha256": _sha256(text),
             },
-            callbacks=[ProgressBar()],
         )
 
     def _announce(self, trainer: Trainer) -> None:
@@ -234,7 +236,19 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
 )
+
+
+def _stored(out: Path) -> dict:
+    """config.json of a run that this command line has started."""
+    stored = read_run_config(out)
+    if {"preset", "data", "data_sha256"} <= stored.keys():
+        return stored
+    raise RunError(
+        f"{out} was not started by 'minigpt train': resume it as it was "
+        "started, with Trainer.resume()"
+    )
 
 
 def _sha256(text: str) -> str:
@@ -253,7 +267,7 @@ def _train_defaults(argv: list[str]) -> Train:
     except SystemExit:  # a wrong preset: the real parser will say so
         return Train(out=tyro.MISSING)
     if seen.resume and seen.out is not None:
-        stored = read_run_config(seen.out)
+        stored = _stored(seen.out)
         return Train(
             out=tyro.MISSING,
             preset=stored["preset"],

@@ -578,11 +578,10 @@ def test_gpt2_costs_what_the_formula_says():
 def made_up(curve, val=None, steps=40):
     rows = []
     for k in range(1, steps + 1):
-        rows.append({"kind": "train", "step": 10 * k, "loss": curve(k / steps)})
+        row = {"kind": "train", "step": 10 * k, "loss": curve(k / steps)}
+        rows.append(row)
         if val and k % 4 == 0:
-            rows.append(
-                {"kind": "val", "step": 10 * k, "loss": val(k / steps)}
-            )
+            rows.append(row | {"kind": "val", "loss": val(k / steps)})
     return rows
 
 

@@ -1,0 +1,144 @@
+"""`minigpt record`: repeat the runs that the book shows, on this machine.
+
+Each piece takes at most `minutes` at a time. A training that needs longer
+stops with a checkpoint, and the same command goes on with it; the record
+book/runs/NAME.jsonl is written when the run is complete.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from minigpt import ladder
+from minigpt.callbacks import Callback, ProgressBar
+from minigpt.runs import PACKAGE, load_record, write_record
+from minigpt.text import is_shakespeare, load_text
+from minigpt.training import RECIPES, Trainer
+
+PIECES = {
+    "ladder": "the loss ladder of chapters 1 to 6",
+    "pocket": "the pocket model, trained by its recipe",
+    "recipe": "what each part of the pocket recipe is worth",
+    "mini": "the mini model, trained by its recipe",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """Repeat the recorded runs of the book and write them anew."""
+
+    list: bool = False
+    """Name the records and when each was made, and stop."""
+    only: Literal[tuple(PIECES)] | None = None
+    """The one record to make; all of them if left out."""
+    minutes: float = 7.5
+    """A training pauses after this time; the same command goes on."""
+    work: Path = Path("runs/record")
+    """Where unfinished runs wait."""
+
+    def __post_init__(self):
+        if not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}: write more than 0")
+
+    def __call__(self) -> int:
+        if self.list:
+            for name, what in PIECES.items():
+                print(f"{name:<8} {what} ({_made(name)})")
+            return 0
+        for name in (self.only,) if self.only else PIECES:
+            print(f"{name}: {PIECES[name]}")
+            make = MAKE.get(name, _train)
+            code = make(self, name)
+            if code:
+                return code
+        return 0
+
+
+def _made(name: str) -> str:
+    try:
+        header, _ = load_record(name)
+    except FileNotFoundError:
+        return "not recorded"
+    return f"{header.get('date', 'no date')}, {header.get('device', '?')}"
+
+
+class Pause(Callback):
+    """Stops a run after some seconds, as Ctrl-C would."""
+
+    def __init__(self, seconds: float):
+        self.end = time.monotonic() + seconds
+        self.over = False
+
+    def on_step(self, trainer: Trainer) -> None:
+        if time.monotonic() >= self.end:
+            self.over = trainer.interrupted = True
+
+
+def _train(options: Record, name: str) -> int:
+    """Start or go on with the training of a preset; 130 after Ctrl-C."""
+    from minigpt.cli import INTERRUPTED, Train
+
+    text = load_text("shakespeare")
+    if not is_shakespeare(text):
+        raise ValueError(
+            "tiny Shakespeare is not at hand, and a record of another text "
+            "would mislead: connect once, or set MINIGPT_DATA"
+        )
+    folder = options.work / name
+    resume = (folder / "config.json").exists()
+    command = Train(folder, name, resume=resume, train=RECIPES[name])
+    trainer = command.trainer(text, f"minigpt record --only {name}")
+    pause = Pause(60 * options.minutes)
+    trainer.callbacks += [ProgressBar(), pause]
+    if resume:
+        trainer.resume()
+    trainer.fit()
+    steps = trainer.config.max_steps
+    if trainer.interrupted and trainer.step < steps:
+        print(f"paused after step {trainer.step} of {steps}: run it again")
+        return 0 if pause.over else INTERRUPTED
+    _keep(trainer, name)
+    shutil.rmtree(folder)
+    return 0
+
+
+def _keep(trainer: Trainer, name: str) -> None:
+    """Write the record of a finished run and compare it with the last."""
+    try:
+        before = _best(load_record(name)[1])
+    except FileNotFoundError:
+        before = None
+    header = trainer.header()
+    path = write_record(name, header, trainer.rows)
+    told = "" if before is None else f" (recorded before: {before:.3f})"
+    print(f"validation loss {trainer.best_loss:.3f}{told}; wrote {path.name}")
+
+
+def _best(rows: list[dict]) -> float:
+    return min(row["loss"] for row in rows if row["kind"] == "val")
+
+
+def _ladder(options: Record, name: str) -> int:
+    ladder.main()
+    return 0
+
+
+def _recipe(options: Record, name: str) -> int:
+    script = PACKAGE.parent / "benchmarks" / "recipe.py"
+    if not script.is_file():
+        raise ValueError(
+            "the record 'recipe' is made by benchmarks/recipe.py, which "
+            "is in the repository and not in the package: clone it"
+        )
+    return subprocess.run([sys.executable, script, "--record"]).returncode
+
+
+MAKE: dict[str, Callable[[Record, str], int]] = {
+    "ladder": _ladder,
+    "recipe": _recipe,
+}

@@ -1,0 +1,100 @@
+"""`minigpt record` pauses, goes on, and writes what the book can read."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from minigpt import record, runs
+from minigpt.cli import main
+from minigpt.training import RECIPES
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A place for records, a short recipe and a short text."""
+    monkeypatch.setattr(runs, "runs_dir", lambda: tmp_path)
+    monkeypatch.setitem(
+        RECIPES,
+        "pocket",
+        replace(
+            RECIPES["pocket"],
+            max_steps=3,
+            batch_size=1,
+            sample_tokens=4,
+            precision="fp32",
+            device="cpu",
+        ),
+    )
+    text = "to be, or not to be: that is the question. " * 30
+    monkeypatch.setattr(record, "load_text", lambda name: text)
+    monkeypatch.setattr(record, "is_shakespeare", lambda text: True)
+    return tmp_path
+
+
+def go(shelf, *argv):
+    return main(["record", *argv, "--work", str(shelf / "work")])
+
+
+def test_a_run_pauses_and_goes_on_until_it_is_recorded(shelf, capsys):
+    for _ in range(3):
+        assert not (shelf / "pocket.jsonl").exists()
+        assert go(shelf, "--only", "pocket", "--minutes", "1e-6") == 0
+    printed = capsys.readouterr().out
+    assert "paused after step 2 of 3: run it again" in printed
+    assert "wrote pocket.jsonl" in printed
+    lines = (shelf / "pocket.jsonl").read_text().splitlines()
+    header, *rows = map(json.loads, lines)
+    assert header["kind"] == "header"
+    assert header["command"] == "minigpt record --only pocket"
+    assert {"device", "date", "commit", "data_sha256"} <= header.keys()
+    assert [row["kind"] for row in rows] == ["train", "val", "sample"]
+    assert str(shelf) not in lines[0]
+    assert not (shelf / "work/pocket").exists()
+
+    assert go(shelf, "--only", "pocket") == 0
+    again = capsys.readouterr().out
+    loss = f"{rows[1]['loss']:.3f}"
+    assert f"validation loss {loss} (recorded before: {loss})" in again
+
+
+def test_the_list_names_all_records(shelf, capsys):
+    assert go(shelf, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*record.PIECES]
+    assert "not recorded" in lines[0]
+
+
+def test_other_pieces_are_made_by_their_own_code(shelf, monkeypatch):
+    made = []
+    monkeypatch.setattr(record.ladder, "main", lambda: made.append("ladder"))
+    assert go(shelf, "--only", "ladder") == 0
+    assert made == ["ladder"]
+
+    def run(command):
+        made.append(command[1].name)
+        return type("Done", (), {"returncode": 3})
+
+    monkeypatch.setattr(record.subprocess, "run", run)
+    assert go(shelf, "--only", "recipe") == 3
+    monkeypatch.setattr(record, "PACKAGE", shelf / "site/minigpt")
+    assert go(shelf, "--only", "recipe") == 2  # not in a wheel
+
+
+def test_another_text_is_never_recorded(shelf, monkeypatch, capsys):
+    monkeypatch.setattr(record, "is_shakespeare", lambda text: False)
+    assert go(shelf, "--only", "mini") == 2
+    assert "not at hand" in capsys.readouterr().err
+    assert not (shelf / "mini.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--only", "maxi"], "pocket"),
+        (["--minutes", "0"], "write more than 0"),
+    ],
+)
+def test_bad_input_gets_one_line(argv, message, shelf, capsys):
+    assert go(shelf, *argv) == 2
+    assert message in capsys.readouterr().err
