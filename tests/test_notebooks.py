@@ -14,7 +14,7 @@ from project import CHAPTERS, NOTEBOOKS, ROOT, SETTINGS, cells
 
 KNOWN_DIRECTIVES = set(
     "default_exp export exports exporti hide hide_input hide_output eval "
-    "echo output include code-fold fold label fig-cap fig-alt slow gpu".split()
+    "echo output include fold label fig-cap fig-alt slow gpu".split()
 )
 EXPORTS = {"export", "exports", "exporti"}
 FENCE = re.compile(r"^```\w*\n.*?^```\s*$", re.M | re.S)

@@ -21,8 +21,7 @@ TAGS = {
     ("echo", "false"): "remove-input",
     ("hide_output", ""): "remove-output",
     ("output", "false"): "remove-output",
-    ("code-fold", "true"): "hide-input",
-    ("fold", ""): "hide-input",  # which nbdev leaves out of the module
+    ("fold", ""): "hide-input",  # "code-fold: true" would be exported
     ("default_exp", None): "remove-cell",
     ("export", None): "exported",
     ("exports", None): "exported",
