@@ -71,7 +71,9 @@ def climb(
     return evaluate(model, val_ids, b.context_length)
 
 
-def tiny(body: Callable[[], nn.Module], vocab_size: int) -> Callable:
+def tiny(
+    body: Callable[[], nn.Module], vocab_size: int
+) -> Callable[[], TinyLM]:
     """A builder for climb: TinyLM with that body at the budget's size."""
     b = BUDGET
     return lambda: TinyLM(body(), vocab_size, b.context_length, b.emb_dim)
@@ -128,7 +130,6 @@ def measure(text: str, seed: int = BUDGET.seed) -> Iterator[dict]:
             "chapter": chapter,
             "name": name,
             "loss": loss,
-            "perplexity": math.exp(loss),
             "seed": seed,
         }
 
@@ -154,7 +155,7 @@ def measure(text: str, seed: int = BUDGET.seed) -> Iterator[dict]:
 def _letter_loss(train_ids: Tensor, val_ids: Tensor, size: int) -> float:
     counts = torch.bincount(train_ids, minlength=size) + 1.0
     log_probs = (counts / counts.sum()).log()
-    return -log_probs[val_ids[1:]].mean().item()
+    return -log_probs[val_ids].mean().item()
 
 
 def ladder_rows(through: int) -> list[dict]:
@@ -178,7 +179,7 @@ def show_ladder(*, before: int | None = None, through: int | None = None):
         mark = "**" if row["chapter"] == through else ""
         lines.append(
             f"| {row['chapter']} | {mark}{row['name']}{mark} "
-            f"| {mark}{row['loss']:.2f}{mark} | {row['perplexity']:.1f} |"
+            f"| {mark}{row['loss']:.2f}{mark} | {math.exp(row['loss']):.1f} |"
         )
     return Markdown("\n".join(lines))
 

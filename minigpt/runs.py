@@ -36,8 +36,18 @@ def load_record(name: str) -> tuple[dict, list[dict]]:
 
 
 def write_record(name: str, header: dict, rows: list[dict]) -> Path:
-    """Write a record of the repository, replacing an older one."""
-    path = runs_dir() / f"{name}.jsonl"
+    """Write a record of the repository, replacing an older one.
+
+    FileNotFoundError for an installed package: records belong to a
+    checkout, where they are committed.
+    """
+    folder = runs_dir()
+    if folder == PACKAGE / "runs" or not folder.is_dir():
+        raise FileNotFoundError(
+            "records are written in a checkout of the repository, and this "
+            "minigpt is an installed package: clone it and run there"
+        )
+    path = folder / f"{name}.jsonl"
     lines = [{"kind": "header", **header}, *rows]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     part = path.with_suffix(".part")
@@ -64,7 +74,8 @@ def describe_machine(device: str) -> dict:
 def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{_processor()}, {count} thread{'s' if count > 1 else ''}"
 
 
 def _processor() -> str:

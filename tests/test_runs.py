@@ -22,5 +22,13 @@ def test_a_missing_record_names_those_that_exist():
 def test_a_machine_is_described_without_its_paths():
     facts = runs.describe_machine("cpu")
     assert {"device", "torch", "python", "system", "date"} <= facts.keys()
-    assert "threads" in facts["device"]
+    assert "thread" in facts["device"]
     assert not any("/" in str(value) for value in facts.values())
+
+
+def test_an_installed_package_is_not_written_to(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(runs, "PACKAGE", tmp_path)
+    with pytest.raises(FileNotFoundError, match="written in a checkout"):
+        runs.write_record("mine", {}, [])
+    assert not list((tmp_path / "runs").iterdir())
