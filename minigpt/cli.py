@@ -12,8 +12,10 @@ import io
 import os
 import re
 import shlex
+import stat
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +23,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from minigpt.bigram import generate
-from minigpt.callbacks import ProgressBar
+from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.hardware import check_device
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
 from minigpt.record import Record
@@ -32,8 +33,14 @@ from minigpt.runfolder import (
     load_run,
     read_run_config,
 )
+from minigpt.sampling import Sampler, complete, stream, to_int8
 from minigpt.text import CharTokenizer, best_device, load_text, train_val_split
-from minigpt.training import RECIPES, TrainConfig, Trainer
+from minigpt.training import (
+    RECIPES,
+    TrainConfig,
+    Trainer,
+    choose_compile,
+)
 
 Preset = Literal[tuple(PRESETS)]
 INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
@@ -70,6 +77,8 @@ class Train:
     """A registered text (shakespeare), a file, or a URL."""
     resume: bool = False
     """Go on with the run in --out, from its newest checkpoint."""
+    tensorboard: bool = False
+    """Also write the log for TensorBoard, into --out/tensorboard."""
     shape: tyro.conf.OmitArgPrefixes[Shape] = field(default_factory=Shape)
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(
         default_factory=TrainConfig
@@ -91,6 +100,8 @@ class Train:
         command = shlex.join(["minigpt", *sys.argv[1:]])
         trainer = self.trainer(load_text(self.data), command)
         trainer.callbacks.append(ProgressBar())
+        if self.tensorboard:
+            trainer.callbacks.append(TensorBoard(self.out / "tensorboard"))
         if self.resume:
             for note in trainer.resume():
                 print(f"passed over a checkpoint: {note}", file=sys.stderr)
@@ -137,6 +148,9 @@ class Train:
             f"{trainer.device}, {trainer.precision} ({trainer.reason}), "
             f"{len(trainer.train_ids):,} training tokens"
         )
+        compiled, reason = choose_compile(self.train.compile, trainer.device)
+        if self.train.compile and not compiled:
+            print(f"not compiled: {reason}")
 
     def _report(self, trainer: Trainer) -> int:
         if trainer.interrupted:
@@ -166,50 +180,98 @@ class Sample:
 
     run: Path
     """A run folder that `minigpt train` wrote."""
-    prompt: str = "\n"
-    """The text to go on from."""
+    prompt: str | None = None
+    """The text to go on from; left out, what is piped in, or a newline."""
+    prompt_file: Path | None = None
+    """A UTF-8 file with the prompt (without its last line end)."""
     num_tokens: int = 300
-    """How many tokens to write."""
-    temperature: float = 0.8
-    """Below 1 is more cautious, above 1 is wilder."""
+    """How many tokens to write at most."""
+    num_samples: int = 1
+    """How many texts to write, all at once."""
     seed: int | None = None
     """The same seed gives the same text; left out, each run differs."""
+    stop: tuple[str, ...] = ()
+    """A text ends before any of these strings."""
+    stream: bool = field(default_factory=lambda: sys.stdout.isatty())
+    """Show a single text while it is written; the default on a terminal."""
+    sampler: tyro.conf.OmitArgPrefixes[Sampler] = field(
+        default_factory=lambda: Sampler(temperature=0.8)
+    )
+    keep: int | None = None
+    """Tokens that stay in view when the context is full; left out, all
+    that fit, which is slowest. Half the context is a good choice."""
+    int8: bool = False
+    """8-bit weights: faster on a CPU, a little less exact."""
     device: str = "auto"
     """auto, cpu, cuda, mps ..."""
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise ValueError(
-                f"temperature is {self.temperature}: write a number above 0"
-            )
-        if self.num_tokens < 1:
-            raise ValueError(
-                f"num_tokens is {self.num_tokens}: write 1 or more"
-            )
-        if not self.prompt:
+        for name in ("num_tokens", "num_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: write 1 or more"
+                )
+        if self.prompt is not None and self.prompt_file is not None:
+            raise ValueError("give --prompt or --prompt-file, not both")
+        if self.prompt == "":
             raise ValueError(
                 "the prompt is empty: give at least one character"
             )
 
     def __call__(self) -> int:
-        auto = self.device == "auto"
-        device = check_device(best_device() if auto else self.device)
+        auto = "cpu" if self.int8 else best_device()
+        device = check_device(auto if self.device == "auto" else self.device)
         model, tokenizer = load_run(self.run, device)
+        if self.int8:
+            model = to_int8(model)
+        prompt = self._read_prompt()
+        _refuse_unknown(prompt, tokenizer)
         generator = torch.Generator(device)
         if self.seed is None:
             generator.seed()
         else:
             generator.manual_seed(self.seed)
-        prompt = torch.tensor([tokenizer.encode(self.prompt)], device=device)
-        ids = generate(
-            model,
-            prompt,
-            self.num_tokens,
-            temperature=self.temperature,
-            generator=generator,
+        settings = {
+            "sampler": self.sampler,
+            "stop": self.stop,
+            "generator": generator,
+            "keep": self.keep,
+        }
+        if self.stream and self.num_samples == 1:
+            self._show(prompt, stream(
+                model, tokenizer, prompt, self.num_tokens, **settings
+            ))
+            return 0
+        prompts = [prompt] * self.num_samples
+        done = complete(
+            model, tokenizer, prompts, self.num_tokens, **settings
         )
-        print(tokenizer.decode(ids[0].tolist()))
+        for number, one in enumerate(done, start=1):
+            if self.num_samples > 1:
+                print(f"----- {number} of {self.num_samples} -----")
+            self._show(prompt, [one.text])
         return 0
+
+    def _show(self, prompt: str, pieces: Iterable[str]) -> None:
+        print(prompt, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+
+    def _read_prompt(self) -> str:
+        """From the flag, the file, or the pipe; a newline if there is none."""
+        if self.prompt is not None:
+            return self.prompt
+        if self.prompt_file is not None:
+            text = self.prompt_file.read_text(encoding="utf-8")
+        else:
+            text = _piped()
+        text = text.removesuffix("\n")  # editors and echo add it
+        if not text and self.prompt_file is not None:
+            raise ValueError(
+                f"{self.prompt_file} is empty: write a prompt into it"
+            )
+        return text or "\n"
 
 
 @dataclass(frozen=True)
@@ -253,6 +315,26 @@ def _stored(out: Path) -> dict:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _piped() -> str:
+    """What is piped or redirected to standard input, else nothing."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # there is no such file
+        return ""
+    piped = stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return sys.stdin.read() if piped else ""
+
+
+def _refuse_unknown(prompt: str, tokenizer: CharTokenizer) -> None:
+    """ValueError that names every character the model has never seen."""
+    unknown = dict.fromkeys(c for c in prompt if c not in tokenizer.chars)
+    if len(unknown) > 1:  # the tokenizer names a single one, and its place
+        raise ValueError(
+            "the prompt has characters that this model has never seen: "
+            f"{', '.join(map(repr, unknown))}; remove them"
+        )
 
 
 def _train_defaults(argv: list[str]) -> Train:
@@ -313,7 +395,7 @@ def _one_line(box: str) -> str:
         text.append(row)
     line = " ".join(part for part in text if part)
     # a check of the dataclass itself already names the field
-    return re.sub(r"^Error parsing (?!-)[\w. ]+: ", "", line)
+    return re.sub(r"^Error parsing (?!-)[\w. -]+: ", "", line)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -88,6 +88,32 @@ def test_train_ends_with_verse_and_the_next_command(tmp_path, corpus, capsys):
     assert f"minigpt sample --run {out}" in printed
 
 
+def test_what_is_missing_is_said(tmp_path, corpus, capsys, monkeypatch):
+    from minigpt import training
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    argv = ["train", "--data", str(corpus), "--out", str(tmp_path / "run")]
+    line = refused(capsys, *argv, *SMALL, "--tensorboard")
+    assert "pip install tensorboard" in line
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    assert main([*argv, *SMALL, "--compile"]) == 0
+    assert "not compiled: torch.compile needs" in capsys.readouterr().out
+
+
+def test_resume_names_a_run_that_it_did_not_start(run, capsys):
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["preset"]
+    path.write_text(json.dumps(stored))
+    line = refused(capsys, "train", "--out", run, "--resume")
+    assert "was not started by 'minigpt train'" in line
+
+
+def test_a_device_that_is_not_there_is_refused(run, tmp_path, capsys):
+    line = refused(capsys, "sample", "--run", run, "--device", "cuda:77")
+    assert "write auto, or cpu" in line
+
+
 def test_sample_writes_and_a_seed_repeats_itself(run, capsys):
     args = ["sample", "--run", str(run), "--prompt", "to be", "--seed", "3"]
     texts = []

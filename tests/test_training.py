@@ -463,6 +463,16 @@ def test_callbacks_hear_everything_in_order_and_can_stop():
     assert run.stop_reason == "enough" and run.step == 4
 
 
+def test_a_thread_can_train_without_ctrl_c():
+    from threading import Thread
+
+    run = Trainer(tiny(), IDS, IDS[:80], settings())
+    thread = Thread(target=run.fit)
+    thread.start()
+    thread.join()
+    assert run.step == 12
+
+
 def test_the_last_word_is_said_after_an_error_too():
     class Fail(Callback):
         ended = False
