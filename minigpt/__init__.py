@@ -1,7 +1,7 @@
 __version__ = "0.1.0"
 
 from minigpt.attention import Head, TinyLM, causal_mask, leaks
-from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit, generate
+from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit
 from minigpt.blocks import MLP, Block, LayerNorm
 from minigpt.model import (
     GPT,
@@ -13,6 +13,7 @@ from minigpt.model import (
 )
 from minigpt.multihead import CausalSelfAttention
 from minigpt.runfolder import load_run
+from minigpt.sampling import KVCache, Sampler, complete, generate, stream
 from minigpt.text import (
     CharTokenizer,
     ToyLanguage,
@@ -35,8 +36,10 @@ __all__ = [
     "CharTokenizer",
     "GPTConfig",
     "Head",
+    "KVCache",
     "LayerNorm",
     "MuonAdamW",
+    "Sampler",
     "TinyLM",
     "ToyLanguage",
     "TrainConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "best_device",
     "bigram_counts",
     "causal_mask",
+    "complete",
     "count_params",
     "evaluate",
     "fit",
@@ -53,5 +57,6 @@ __all__ = [
     "leaks",
     "load_run",
     "load_text",
+    "stream",
     "train_val_split",
 ]

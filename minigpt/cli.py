@@ -390,9 +390,10 @@ def _one_line(box: str) -> str:
     rows = [row.strip("│ ") for row in box.splitlines()[1:]]
     text = []
     for row in rows:
-        if re.fullmatch(r"[─╰╯]+", row):
+        if not re.fullmatch(r"[-─╰╯]+", row):  # "-" where only ASCII prints
+            text.append(row)
+        elif text:
             break
-        text.append(row)
     line = " ".join(part for part in text if part)
     # a check of the dataclass itself already names the field
     return re.sub(r"^Error parsing (?!-)[\w. -]+: ", "", line)

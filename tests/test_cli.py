@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,72 @@ def test_a_prompt_longer_than_the_context_is_cropped_not_refused(run, capsys):
     assert capsys.readouterr().out.startswith(prompt)
 
 
+def test_all_unknown_characters_of_a_prompt_are_named(run, capsys):
+    line = refused(capsys, "sample", "--run", run, "--prompt", "né ß")
+    assert "'é', 'ß'" in line
+
+
+def sampled(capsys, run, *more):
+    """What `minigpt sample` prints with a fixed seed."""
+    args = ["sample", "--run", str(run), "--num-tokens", "30", "--seed", "3"]
+    assert main([*args, *map(str, more)]) == 0
+    return capsys.readouterr().out
+
+
+def test_streamed_or_not_the_text_is_the_same(run, capsys):
+    texts = {sampled(capsys, run, "--prompt", "to be", flag)
+             for flag in ("--stream", "--no-stream")}
+    assert len(texts) == 1
+
+
+def test_greedy_needs_no_seed(run, capsys):
+    texts = {sampled(capsys, run, "--prompt", "to", *flags)
+             for flags in (["--temperature", "0"], ["--top-k", "1"],
+                           ["--temperature", "0", "--seed", "9"])}
+    assert len(texts) == 1
+
+
+def test_a_stop_string_ends_every_sample(run, capsys):
+    out = sampled(capsys, run, "--prompt", "to be", "--num-samples", "3",
+                  "--stop", "e", "t", " ")
+    texts = re.split(r"----- \d of 3 -----\n", out)[1:]
+    assert len(texts) == 3
+    for text in texts:
+        assert text.startswith("to be") and not set(text[5:]) & set("et ")
+
+
+def test_the_prompt_may_come_from_a_file(run, capsys, tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("to be\n")
+    from_file = sampled(capsys, run, "--prompt-file", path)
+    assert from_file == sampled(capsys, run, "--prompt", "to be")
+    path.write_text("")
+    line = refused(capsys, "sample", "--run", run, "--prompt-file", path)
+    assert "is empty" in line
+    path.unlink()
+    line = refused(capsys, "sample", "--run", run, "--prompt-file", path)
+    assert "prompt.txt" in line
+
+
+def test_the_prompt_may_be_piped_in(run):
+    done = subprocess.run(
+        [sys.executable, "-m", "minigpt", "sample", "--run", str(run)],
+        input="question\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("question")
+
+
+def test_int8_and_keep_write_too(run, capsys):
+    out = sampled(capsys, run, "--prompt", "to be", "--int8", "--keep", "8")
+    assert out.startswith("to be") and len(out) == 5 + 30 + 1
+    argv = ["sample", "--run", run, "--prompt", "to", "--keep", "17"]
+    line = refused(capsys, *argv)
+    assert "keep is 17: write 1 to 16" in line
+
+
 def test_info_counts_every_parameter(capsys):
     assert main(["info", "--preset", "gpt2"]) == 0
     assert "124,439,808" in capsys.readouterr().out
@@ -153,9 +220,16 @@ def test_help_shows_the_presets_defaults(capsys):
         (["train", "--out", "x", "--max-steps", "0"], "write 1 or more"),
         (["train", "--out", "x", "--preset", "huge"], "gpt2-xl"),
         (["train", "--out", "x", "--n-heads", "3"], "shared by 3 heads"),
-        (["sample", "--run", "x", "--temperature", "0"], "above 0"),
-        (["sample", "--run", "x", "--temperature", "nan"], "above 0"),
+        (["sample", "--run", "x", "--temperature", "-1"], "0 (greedy)"),
+        (["sample", "--run", "x", "--temperature", "nan"], "0 (greedy)"),
+        (["sample", "--run", "x", "--top-p", "2"], "minigpt: top_p is 2.0"),
+        (["sample", "--run", "x", "--top-k", "0"], "top_k is 0"),
         (["sample", "--run", "x", "--num-tokens", "0"], "write 1 or more"),
+        (["sample", "--run", "x", "--num-samples", "0"], "num_samples is 0"),
+        (
+            ["sample", "--run", "x", "--prompt", "a", "--prompt-file", "b"],
+            "not both",
+        ),
         (["sample", "--run", "x", "--prompt", ""], "at least one character"),
         (["sample", "--run", "nowhere"], "nowhere is not a run folder"),
         (["info", "--preset", "gpt5"], "gpt2-xl"),
