@@ -184,6 +184,16 @@ def test_ctrl_c_leaves_no_trace(step, tmp_path, whole):
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_goes_on_exactly(precision, tmp_path):
+    settings = {"precision": precision, "max_steps": 12}
+    trainer(tmp_path / "a", **settings).fit()
+    press = Do(8, lambda _: signal.raise_signal(signal.SIGINT))
+    trainer(tmp_path / "b", [press], **settings).fit()
+    resumed(tmp_path / "b", **settings).fit()
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+
+
 def test_fit_goes_on_after_ctrl_c(tmp_path, whole):
     press = Do(9, lambda _: signal.raise_signal(signal.SIGINT))
     trainer(tmp_path / "run", [press]).fit().fit()
