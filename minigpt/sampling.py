@@ -144,9 +144,8 @@ class Sampler:
     def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Logits (B, V) after all filters; seen (B, V) booleans, if any."""
         if seen is not None and self.repetition_penalty != 1:
-            logits = penalize_repetition(
-                logits, seen, self.repetition_penalty
-            )
+            penalty = self.repetition_penalty
+            logits = penalize_repetition(logits, seen, penalty)
         logits = apply_temperature(logits, self.temperature)
         if self.top_k is not None:
             logits = keep_top_k(logits, self.top_k)
@@ -157,12 +156,14 @@ class Sampler:
         return logits
 
     def choose(
-        self,
-        logits: Tensor,
-        seen: Tensor | None = None,
+        self, logits: Tensor, seen: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Ids (B, 1), one for each row of logits (B, V)."""
+        if self.temperature == 0 and self.repetition_penalty == 1:
+            best = logits.max(dim=-1, keepdim=True)  # of equals the first
+            if best.values.isfinite().all():  # else say below what is wrong
+                return best.indices
         logits = self.filter(logits.float(), seen)  # (B, V)
         return _next_token(logits, 1.0, generator)
 
@@ -240,11 +241,10 @@ def _checked_keep(keep: int | None, limit: int) -> int:
 class KVCache:
     """The keys and values of all tokens that a GPT has read so far.
 
-    `model(idx, cache)` reads only the new tokens idx (B, T) and appends
-    them; `cache.length` columns are filled. Row b's first pad[b] columns
-    are padding that nobody looks at. Memory: n_layers * 2 * B * capacity *
-    emb_dim numbers. ValueError when the capacity (at most context_length)
-    is not enough.
+    `model(idx, cache)` reads the new tokens idx (B, T) and appends them.
+    Row b's first pad[b] columns are padding that nobody looks at. Holds
+    n_layers * 2 * B * capacity * emb_dim numbers; ValueError when the
+    capacity (at most context_length) is not enough.
     """
 
     def __init__(
@@ -263,37 +263,42 @@ class KVCache:
             for _ in range(c.n_layers)
         ]
         self.device, self.length, self.mask = like.device, 0, None
-        self.pad = None  # (B, 1)
+        self.pad = None
         if pad is not None and any(pad):
-            self.pad = torch.tensor(pad, device=like.device)[:, None]
+            self.pad = torch.tensor(pad, device=like.device)[:, None]  # (B, 1)
 
     def extend(self, num_tokens: int) -> Tensor:
         """Make room for T new columns: their positions, (T,) or (B, T)."""
         start, end = self.length, self.length + num_tokens
         if end > self.capacity:
             raise ValueError(
-                f"the cache has room for {self.capacity} tokens, and this "
-                f"would be number {end}: begin a new cache with the tokens "
-                "that shall stay in view"
+                f"the cache has room for {self.capacity} tokens, not for "
+                f"{end}: begin a new one with the tokens to keep in view"
             )
         columns = torch.arange(start, end, device=self.device)  # (T,)
         self.length = end
-        self.mask = self._mask(columns)
+        self.mask = _who_sees_whom(columns, end, self.pad)
         if self.pad is None:
             return columns
         return (columns - self.pad).clamp(min=0)  # (B, T)
 
-    def _mask(self, columns: Tensor) -> Tensor | None:
-        """Who may look where, (T, S) or (B, 1, T, S); None: everywhere."""
-        if self.pad is None and len(columns) == 1:
-            return None  # one new token sees all there is
-        past = torch.arange(self.length, device=self.device)  # (S,)
-        mask = past <= columns[:, None]  # (T, S)
-        if self.pad is None:
-            return mask
-        real = past >= self.pad[:, :, None, None]  # (B, 1, 1, S)
-        # Padding may see itself: looking nowhere would be 0 / 0.
-        return mask & (real | (past == columns[:, None]))  # (B, 1, T, S)
+# %% ../nbs/08_sampling.ipynb #cachemask2
+def _who_sees_whom(
+    columns: Tensor, length: int, pad: Tensor | None
+) -> Tensor | None:
+    """Mask of new columns (T,), all being S: (T, S) or (B, 1, T, S).
+
+    pad (B, 1) is the width of each row's padding. None: no mask needed.
+    """
+    if pad is None and len(columns) == 1:
+        return None
+    past = torch.arange(length, device=columns.device)  # (S,)
+    mask = past <= columns[:, None]  # (T, S)
+    if pad is None:
+        return mask
+    real = past >= pad[:, :, None, None]  # (B, 1, 1, S)
+    # Padding may see itself: looking nowhere would be 0 / 0.
+    return mask & (real | (past == columns[:, None]))  # (B, 1, T, S)
 
 # %% ../nbs/08_sampling.ipynb #layercache
 @dataclass
@@ -392,7 +397,7 @@ def generate(
     )
     return torch.cat([idx, *(new for new, _ in steps)], dim=1)
 
-
+# %% ../nbs/08_sampling.ipynb #badprompt
 def _refuse_bad_prompt(idx: Tensor, max_new_tokens: int) -> None:
     """ValueError that says what a prompt (B, T) must be."""
     if idx.dim() != 2 or 0 in idx.shape:
@@ -403,6 +408,19 @@ def _refuse_bad_prompt(idx: Tensor, max_new_tokens: int) -> None:
     _require(
         max_new_tokens >= 0, "max_new_tokens", max_new_tokens, "0 or more"
     )
+
+# %% ../nbs/08_sampling.ipynb #textparts
+def _as_bytes(tokenizer, token: int) -> bytes:
+    """A token's part of the text, which may be half a character."""
+    if hasattr(tokenizer, "decode_bytes"):
+        return tokenizer.decode_bytes([token])
+    return tokenizer.decode([token]).encode("utf-8")
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many characters at the end of text may be the start of stop."""
+    lengths = range(min(len(stop) - 1, len(text)), 0, -1)
+    return next((n for n in lengths if text.endswith(stop[:n])), 0)
 
 # %% ../nbs/08_sampling.ipynb #textstream
 class TextStream:
@@ -426,11 +444,7 @@ class TextStream:
         """What may be shown after one more token; "" after the stop."""
         if self.stop is not None:
             return ""
-        if hasattr(self._tokenizer, "decode_bytes"):
-            raw = self._tokenizer.decode_bytes([token])
-        else:
-            raw = self._tokenizer.decode([token]).encode("utf-8")
-        self._held += self._utf8.decode(raw)
+        self._held += self._utf8.decode(_as_bytes(self._tokenizer, token))
         return self._release(self._safe())
 
     def finish(self) -> str:
@@ -449,20 +463,14 @@ class TextStream:
             return end + length
         if final:
             return len(self._held)
-        return len(self._held) - max(map(self._begun, self.stops), default=0)
-
-    def _begun(self, stop: str) -> int:
-        """How many characters at the end may be the start of `stop`."""
-        lengths = range(min(len(stop) - 1, len(self._held)), 0, -1)
-        return next(
-            (n for n in lengths if self._held.endswith(stop[:n])), 0
-        )
+        begun = [_begun(self._held, stop) for stop in self.stops]
+        return len(self._held) - max(begun, default=0)
 
     def _release(self, count: int) -> str:
         shown, self._held = self._held[:count], self._held[count:]
         return shown
 
-# %% ../nbs/08_sampling.ipynb #complete
+# %% ../nbs/08_sampling.ipynb #completion
 @dataclass
 class Completion:
     """One written text."""
@@ -472,7 +480,7 @@ class Completion:
     log_probs: list[float]  # the model's own, before the filters, in nats
     stop: str | None  # the stop string that ended it, None: out of tokens
 
-
+# %% ../nbs/08_sampling.ipynb #complete
 def complete(
     model: nn.Module,
     tokenizer,
