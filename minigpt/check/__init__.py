@@ -4,11 +4,6 @@
     check.causal_mask(my_mask)
 """
 
-from ._attention import causal_mask as causal_mask
-from ._attention import fading_average as fading_average
-from ._attention import previous_token as previous_token
-from ._attention import scaled_attention as scaled_attention
-from ._attention import window_mask as window_mask
 from ._text import all_windows as all_windows
 from ._text import byte_tokenizer as byte_tokenizer
 from ._text import conditional_entropy as conditional_entropy
@@ -16,34 +11,46 @@ from ._text import encode_by_hand as encode_by_hand
 from ._text import entropy as entropy
 from ._text import honest_split as honest_split
 from ._text import one_bit as one_bit
+
 from ._bigram import after_a as after_a
 from ._bigram import gradient as gradient
 from ._bigram import perplexity as perplexity
 from ._bigram import smoothed_loss as smoothed_loss
 from ._bigram import trigram_counts as trigram_counts
 from ._bigram import with_temperature as with_temperature
-from ._model import orthogonalize as orthogonalize
-from ._model import param_count as param_count
-from ._model import residual_std as residual_std
-from ._model import tied as tied
-from ._model import training_days as training_days
-from ._blocks import block_forward as block_forward
-from ._blocks import dropout as dropout
-from ._blocks import gelu as gelu
-from ._blocks import layer_norm as layer_norm
-from ._blocks import rms_norm as rms_norm
-from ._blocks import swiglu as swiglu
+
+from ._attention import causal_mask as causal_mask
+from ._attention import fading_average as fading_average
+from ._attention import previous_token as previous_token
+from ._attention import scaled_attention as scaled_attention
+from ._attention import window_mask as window_mask
+
 from ._multihead import attention_params as attention_params
 from ._multihead import grouped_query as grouped_query
 from ._multihead import masked_sdpa as masked_sdpa
 from ._multihead import merge_heads as merge_heads
 from ._multihead import silence_head as silence_head
 from ._multihead import split_heads as split_heads
+
+from ._blocks import block_forward as block_forward
+from ._blocks import dropout as dropout
+from ._blocks import gelu as gelu
+from ._blocks import layer_norm as layer_norm
+from ._blocks import rms_norm as rms_norm
+from ._blocks import swiglu as swiglu
+
+from ._model import orthogonalize as orthogonalize
+from ._model import param_count as param_count
+from ._model import residual_std as residual_std
+from ._model import tied as tied
+from ._model import training_days as training_days
+
 from ._training import accumulation_weights as accumulation_weights
 from ._training import any_batch as any_batch
 from ._training import clip_by_norm as clip_by_norm
 from ._training import published_log as published_log
 from ._training import warm_then_fall as warm_then_fall
+
 from ._sampling import cache_batch as cache_batch
 from ._sampling import hold_back as hold_back
 from ._sampling import log_prob as log_prob
