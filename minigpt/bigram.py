@@ -26,7 +26,8 @@ def bigram_counts(ids: Tensor, vocab_size: int) -> Tensor:
             f"the ids go from {ids.min()} to {ids.max()}, not from 0 to "
             f"{vocab_size - 1}: give the vocab_size of their tokenizer"
         )
-    pairs = ids[:-1] * vocab_size + ids[1:]  # (N - 1,)
+    first = ids[:-1].long()  # small types cannot hold V * V
+    pairs = first * vocab_size + ids[1:]  # (N - 1,)
     counts = torch.bincount(pairs, minlength=vocab_size**2)  # (V * V,)
     return counts.view(vocab_size, vocab_size)  # (V, V)
 
@@ -119,10 +120,13 @@ def evaluate(
 
     The ids (N,) are cut into windows of context_length that touch but do
     not overlap, so each token is predicted once. Dropout is off meanwhile.
-    ValueError for fewer than 2 ids, or sizes below 1.
+    ValueError for ids that are not one text of 2 or more, or sizes below 1.
     """
-    if len(ids) < 2:
-        raise ValueError("evaluate needs at least 2 tokens: one to predict")
+    if ids.dim() != 1 or len(ids) < 2:
+        raise ValueError(
+            f"the ids have shape {tuple(ids.shape)}: give one text (N,) of at "
+            "least 2 tokens, one to predict"
+        )
     if context_length < 1 or batch_size < 1:
         raise ValueError(
             f"context_length {context_length} and batch_size {batch_size}: "
@@ -145,7 +149,8 @@ def _next_token(
     """Draw one id (B, 1) for each row of logits (B, V).
 
     The largest logit is subtracted first: then a small temperature gives
-    -inf, which softmax knows, and not inf, which it does not.
+    -inf, which softmax knows, and not inf, which it does not. Below 1e-30
+    it changes nothing more, and would soon be 0 in 32 bits.
     """
     logits = logits.float() - logits.float().amax(dim=-1, keepdim=True)
     if torch.isnan(logits).any():
@@ -154,7 +159,7 @@ def _next_token(
             "weights are probably broken; go back to an earlier checkpoint "
             "or train again with a lower learning rate"
         )
-    probs = (logits / temperature).softmax(dim=-1)  # (B, V)
+    probs = (logits / max(temperature, 1e-30)).softmax(dim=-1)  # (B, V)
     # Drawn where the generator lives: a seed on the CPU works for a GPU.
     place = generator.device if generator is not None else probs.device
     new = torch.multinomial(probs.to(place), 1, generator=generator)

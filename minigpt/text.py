@@ -113,9 +113,9 @@ def entropy(
     values = counts.values() if isinstance(counts, Mapping) else counts
     values = [float(count) for count in values]
     total = sum(values)
-    if total <= 0 or min(values) < 0:
+    if not 0 < total < math.inf or min(values) < 0:
         raise ValueError(
-            "the counts must be 0 or more, and one of them above 0"
+            "the counts must be 0 or more, finite, and one of them above 0"
         )
     probs = [count / total for count in values if count]
     return sum(-p * math.log(p) for p in probs) / math.log(base)
@@ -262,6 +262,11 @@ def _parse_rules(grammar: Mapping[str, Mapping[str, float]]) -> _Rules:
     """
     rules = {}
     for symbol, options in grammar.items():
+        if not options or min(options.values()) <= 0:
+            raise ValueError(
+                f"the rule for {symbol!r} needs alternatives, with weights "
+                "above 0"
+            )
         total = sum(options.values())
         rules[symbol] = [
             (re.split(r"\{(\w+)\}", template), weight / total)
@@ -292,6 +297,11 @@ def _expected_per_speech(rules: _Rules) -> tuple[float, float]:
             own[i, 1] += prob * sum(map(len, parts[0::2]))
             for part in parts[1::2]:
                 uses[i, place[part]] += prob
+    if torch.linalg.eigvals(uses).abs().max() > 1 - 1e-9:
+        raise ValueError(
+            "the grammar's texts have no average length: give its rules "
+            "alternatives that end, and more weight to them"
+        )
     total = torch.linalg.solve(torch.eye(len(rules)) - uses, own)
     nats, chars = total[place["speech"]].tolist()
     return nats, chars

@@ -71,6 +71,13 @@ def test_counts_refuse_ids_of_another_tokenizer(bad):
         bigram_counts(torch.tensor(bad), 5)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_counts_of_ids_in_a_small_type(dtype):
+    ids = torch.tensor([200, 3, 200, 3], dtype=dtype)
+    counts = bigram_counts(ids, 201)
+    assert counts.sum() == 3 and counts[200, 3] == 2 and counts[3, 200] == 1
+
+
 def test_counts_refuse_a_batch():
     with pytest.raises(ValueError, match=r"shape \(2, 3\): give one long"):
         bigram_counts(torch.zeros(2, 3, dtype=torch.long), 5)
@@ -203,6 +210,7 @@ def test_the_mode_comes_back_after_an_error():
     "ids, length, batch, message",
     [
         ([3], 4, 1, "at least 2 tokens"),
+        ([[1, 2, 3], [3, 2, 1]], 2, 1, r"shape \(2, 3\): give one text"),
         ([1, 2], 0, 1, "context_length 0 and batch_size 1"),
         ([1, 2], 4, 0, "context_length 4 and batch_size 0"),
     ],
@@ -269,7 +277,7 @@ def test_the_same_seed_writes_the_same():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e-6])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-6])
 def test_a_very_low_temperature_is_greedy(temperature):
     model = table([[1.0, 3.0, 2.9], [5.0, 4.0, 4.9], [0.0, 0.0, 1e-3]])
     ids = generate(model, torch.tensor([[0]]), 4, temperature=temperature)

@@ -175,6 +175,25 @@ def test_entropy_of_an_endless_grammar():
     assert laughs.entropy_per_char == pytest.approx(entropy(chances) / chars)
 
 
+@pytest.mark.parametrize(
+    "speech", [{"a{speech}": 1}, {"a{speech}{speech}": 2, "b": 1}]
+)
+def test_entropy_of_a_grammar_that_never_ends(speech):
+    with pytest.raises(ValueError, match="no average length"):
+        ToyLanguage({"speech": speech}).entropy_per_char
+
+
+def test_all_ways_to_write_a_text_count():
+    """ "ab" is a + b, or ab + nothing."""
+    two_ways = ToyLanguage({
+        "speech": {"{start}{rest}.": 1},
+        "start": {"a": 1, "ab": 3},
+        "rest": {"b": 1, "": 1},
+    })
+    want = 1 / 4 * 1 / 2 + 3 / 4 * 1 / 2
+    assert two_ways.log_prob("ab.") == pytest.approx(math.log(want))
+
+
 def test_no_speech_of_the_play_is_written_in_two_ways():
     """A derivation's probability is all that its text has."""
     toy, rng = ToyLanguage(), random.Random(3)
@@ -222,6 +241,9 @@ def test_grammars_with_mistakes():
         ToyLanguage({"speech": {"{word}.": 1}})
     with pytest.raises(ValueError, match="no rule for 'speech'"):
         ToyLanguage({"word": {"a": 1}})
+    for weights in ({}, {"a": 0, "b": 1}, {"a": -1, "b": 2}):
+        with pytest.raises(ValueError, match="'speech' needs alternatives"):
+            ToyLanguage({"speech": weights})
     unclear = ToyLanguage({"speech": {"a": 1, "ab": 1}})
     with pytest.raises(ValueError, match="at character 0 may end in 2 pl"):
         unclear.log_prob("ab")
