@@ -124,6 +124,14 @@ def test_tiny_shapes():
     assert tiny().embed(idx).shape == (2, 6, 8)
 
 
+def test_tiny_knows_which_token_came_first():
+    model = tiny()
+    for t in range(6):
+        want = model.wte.weight[3] + model.wpe.weight[t]
+        got = model.embed(torch.full((1, t + 1), 3))[0, t]
+        assert torch.equal(got, want)
+
+
 def test_tiny_refuses_a_text_longer_than_its_context():
     with pytest.raises(ValueError, match="7 tokens do not fit .* 6: pass"):
         tiny()(torch.zeros(1, 7, dtype=torch.long))
@@ -169,6 +177,15 @@ def test_leaks_finds_a_leak_in_the_middle(idx):
             return attention(self.query(x), self.key(x), self.value(x), mask)
 
     assert leaks(tiny(Hole(8, 8)), idx) == (3, 5)
+
+
+def test_leaks_finds_a_leak_in_one_text_of_a_batch(idx):
+    class LastText(nn.Module):
+        def forward(self, x):
+            late = x.flip(1) * torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+            return x + late
+
+    assert leaks(tiny(LastText()), idx) == (2, 3)
 
 
 def test_leaks_changes_neither_ids_nor_mode(idx):

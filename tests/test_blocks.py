@@ -122,6 +122,44 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(block(x), block(x))
 
 
+def test_block_is_its_formula():
+    """With LayerNorms that have learned, each has its own place."""
+    torch.manual_seed(0)
+    block, x = Block(16, 2), stream()
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if name.startswith("ln_"):
+                parameter.normal_()
+    after = x + block.attn(block.ln_1(x))
+    want = after + block.mlp(block.ln_2(after))
+    torch.testing.assert_close(block(x), want)
+
+
+def test_block_hands_its_cache_to_attention():
+    class Cache:
+        def attend(self, q, k, v):
+            return v * 0
+
+    block, x = Block(16, 2), stream()
+    with torch.no_grad():
+        block.attn.c_proj.bias.zero_()
+    want = x + block.mlp(block.ln_2(x))  # attention wrote nothing
+    torch.testing.assert_close(block(x, Cache()), want)
+
+
+def test_mlp_drops_what_it_writes():
+    torch.manual_seed(0)
+    share = (MLP(16, drop_rate=0.5)(stream(T=50)) == 0).float().mean()
+    assert share == pytest.approx(0.5, abs=0.1)
+
+
+def test_gelu_is_the_tanh_form():
+    x = torch.linspace(-4, 4, 81)
+    inner = (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)
+    want = 0.5 * x * (1 + inner.tanh())
+    torch.testing.assert_close(gelu(x), want, atol=1e-6, rtol=0)
+
+
 def test_study_block_with_everything_is_the_block():
     torch.manual_seed(0)
     clean, study = Block(16, 4), StudyBlock(16, 4)

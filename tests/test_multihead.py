@@ -157,3 +157,11 @@ def test_heads_do_not_mix_before_the_output_layer():
         after = layer(x)
     assert torch.equal(before[..., :4], after[..., :4])
     assert not torch.allclose(before[..., 4:], after[..., 4:])
+
+
+def test_dropout_also_acts_on_what_is_written():
+    torch.manual_seed(0)
+    layer = CausalSelfAttention(16, 2, drop_rate=0.5)
+    layer.drop_rate = 0.0  # leaves the dropout of the weights out
+    share = (layer(torch.randn(2, 50, 16)) == 0).float().mean()
+    assert share == pytest.approx(0.5, abs=0.1)
