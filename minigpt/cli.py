@@ -31,6 +31,7 @@ from minigpt.runfolder import (
     RunError,
     TrainingError,
     load_run,
+    load_tokenizer,
     read_run_config,
 )
 from minigpt.sampling import Sampler, complete, stream, to_int8
@@ -113,8 +114,9 @@ class Train:
         """The trainer of this run; `command` goes into the log's header."""
         if self.resume:
             stored = _stored(self.out)
-            tokenizer = CharTokenizer.load(self.out / "tokenizer.json")
+            tokenizer = load_tokenizer(self.out, stored)
             config = GPTConfig.from_dict(stored["model"])
+            self._refuse_other_shape(stored["model"])
             digest = stored["data_sha256"]
             if digest != _sha256(text):
                 raise RunError(
@@ -128,7 +130,7 @@ class Train:
         train_ids, val_ids = train_val_split(ids)
         torch.manual_seed(self.train.seed)  # the initial weights
         return Trainer(
-            GPT(config),
+            _build(config),
             train_ids,
             val_ids,
             self.train,
@@ -141,6 +143,16 @@ class Train:
                 "data_sha256": _sha256(text),
             },
         )
+
+    def _refuse_other_shape(self, stored: dict) -> None:
+        """A run keeps its shape; RunError for a flag that says otherwise."""
+        for name, value in self.shape.changes().items():
+            if value != stored[name]:
+                raise RunError(
+                    f"{self.out} has {name} {stored[name]}, which --resume "
+                    f"cannot change to {value}: leave the flag out, or train "
+                    "into another --out"
+                )
 
     def _announce(self, trainer: Trainer) -> None:
         print(
@@ -181,7 +193,8 @@ class Sample:
     run: Path
     """A run folder that `minigpt train` wrote."""
     prompt: str | None = None
-    """The text to go on from; left out, what is piped in, or a newline."""
+    """The text to go on from; left out, what is piped in, or a newline
+    (if the model knows none, the first character that it knows)."""
     prompt_file: Path | None = None
     """A UTF-8 file with the prompt (without its last line end)."""
     num_tokens: int = 300
@@ -211,6 +224,8 @@ class Sample:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}: write 1 or more"
                 )
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: write 0 to 2**63 - 1")
         if self.prompt is not None and self.prompt_file is not None:
             raise ValueError("give --prompt or --prompt-file, not both")
         if self.prompt == "":
@@ -224,7 +239,7 @@ class Sample:
         model, tokenizer = load_run(self.run, device)
         if self.int8:
             model = to_int8(model)
-        prompt = self._read_prompt()
+        prompt = self._read_prompt() or _first_token(tokenizer)
         _refuse_unknown(prompt, tokenizer)
         generator = torch.Generator(device)
         if self.seed is None:
@@ -259,7 +274,7 @@ class Sample:
         print()
 
     def _read_prompt(self) -> str:
-        """From the flag, the file, or the pipe; a newline if there is none."""
+        """From the flag, the file, or the pipe; empty if there is none."""
         if self.prompt is not None:
             return self.prompt
         if self.prompt_file is not None:
@@ -271,7 +286,7 @@ class Sample:
             raise ValueError(
                 f"{self.prompt_file} is empty: write a prompt into it"
             )
-        return text or "\n"
+        return text
 
 
 @dataclass(frozen=True)
@@ -305,12 +320,32 @@ Command = (
 def _stored(out: Path) -> dict:
     """config.json of a run that this command line has started."""
     stored = read_run_config(out)
-    if {"preset", "data", "data_sha256"} <= stored.keys():
-        return stored
-    raise RunError(
-        f"{out} was not started by 'minigpt train': resume it as it was "
-        "started, with Trainer.resume()"
-    )
+    for name in ("preset", "data", "data_sha256"):
+        if not isinstance(stored.get(name), str):
+            raise RunError(
+                f"{out} was not started by 'minigpt train': resume it as it "
+                "was started, with Trainer.resume()"
+            )
+    try:
+        stored["train"] = TrainConfig(**stored["train"])
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"{out}/config.json does not say how to train ({error}): restore "
+            "the file, or train into another --out"
+        ) from None
+    return stored
+
+
+def _build(config: GPTConfig) -> GPT:
+    """The model; TrainingError if this machine cannot hold it."""
+    try:
+        return GPT(config)
+    except RuntimeError as error:  # what PyTorch raises without memory
+        size = sum(count_params(config).values())
+        raise TrainingError(
+            f"no memory for a model of {size:,} parameters: choose a smaller "
+            "preset or shape"
+        ) from error
 
 
 def _sha256(text: str) -> str:
@@ -325,6 +360,11 @@ def _piped() -> str:
         return ""
     piped = stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
     return sys.stdin.read() if piped else ""
+
+
+def _first_token(tokenizer: CharTokenizer) -> str:
+    """What to begin a text with: a newline, if the model knows it."""
+    return "\n" if "\n" in tokenizer.chars else tokenizer.chars[0]
 
 
 def _refuse_unknown(prompt: str, tokenizer: CharTokenizer) -> None:
@@ -354,7 +394,7 @@ def _train_defaults(argv: list[str]) -> Train:
             out=tyro.MISSING,
             preset=stored["preset"],
             data=stored["data"],
-            train=TrainConfig(**stored["train"]),
+            train=stored["train"],
         )
     return Train(
         out=tyro.MISSING, preset=seen.preset, train=RECIPES[seen.preset]

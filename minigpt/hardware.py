@@ -27,7 +27,7 @@ PEAK_TFLOPS = {
 def check_device(name: str) -> str:
     """The name, if tensors can be made there; else ValueError says why."""
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=name).item()  # device "meta" holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(

@@ -87,11 +87,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         with safetensors.safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
             expected = (file.metadata() or {}).get("sha256")
-    except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing: train this run first, or name another one"
-        ) from None
     except (safetensors.SafetensorError, OSError) as error:
+        if not path.exists():
+            raise RunError(
+                f"{path} is missing: train this run first, or name another one"
+            ) from None
         problem = str(error)
     else:
         # files made elsewhere have no sha256 and cannot be checked
@@ -206,7 +206,10 @@ def read_log(path: Path) -> tuple[dict, list[dict]]:
         problem = "its first line is no header"
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"it cannot be read: {error}"
-    raise RunError(f"{path} is not the log of a run: {problem}")
+    raise RunError(
+        f"{path} is not the log of a run: {problem}; restore the file or "
+        "start another run"
+    )
 
 
 class RunLog(Callback):
@@ -259,8 +262,21 @@ def load_run(
     config = read_run_config(folder)
     model = GPT(GPTConfig.from_dict(config["model"]))
     load_weights(model, folder / "model.safetensors")
-    tokenizer = CharTokenizer.load(folder / "tokenizer.json")
+    tokenizer = load_tokenizer(folder, config)
     return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(folder: str | Path, config: dict) -> CharTokenizer:
+    """The tokenizer of a run folder; RunError unless config.json's fits."""
+    path = Path(folder) / "tokenizer.json"
+    size = GPTConfig.from_dict(config["model"]).vocab_size
+    tokenizer = CharTokenizer.load(path)
+    if tokenizer.vocab_size != size:
+        raise RunError(
+            f"{path} is damaged: it has {tokenizer.vocab_size} characters, "
+            f"the model {size}; restore the file or train again"
+        )
+    return tokenizer
 
 
 def read_run_config(folder: str | Path) -> dict:
@@ -269,11 +285,12 @@ def read_run_config(folder: str | Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if {"model", "train", "precision"} <= config.keys():
+            GPTConfig.from_dict(config["model"])  # refuses what is no model
             return config
         problem = "config.json lacks the model or how it is trained"
     except FileNotFoundError:
         problem = "it has no config.json"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         problem = f"config.json cannot be read ({error})"
     raise RunError(
         f"{folder} is not a run folder: {problem}; name a folder that "

@@ -111,8 +111,9 @@ def test_resume_names_a_run_that_it_did_not_start(run, capsys):
 
 
 def test_a_device_that_is_not_there_is_refused(run, tmp_path, capsys):
-    line = refused(capsys, "sample", "--run", run, "--device", "cuda:77")
-    assert "write auto, or cpu" in line
+    for device in ("cuda:77", "meta"):
+        line = refused(capsys, "sample", "--run", run, "--device", device)
+        assert "write auto, or cpu" in line
 
 
 def test_sample_writes_and_a_seed_repeats_itself(run, capsys):
@@ -226,6 +227,7 @@ def test_help_shows_the_presets_defaults(capsys):
         (["sample", "--run", "x", "--top-k", "0"], "top_k is 0"),
         (["sample", "--run", "x", "--num-tokens", "0"], "write 1 or more"),
         (["sample", "--run", "x", "--num-samples", "0"], "num_samples is 0"),
+        (["sample", "--run", "x", "--seed", str(2**63)], "write 0 to 2**63"),
         (
             ["sample", "--run", "x", "--prompt", "a", "--prompt-file", "b"],
             "not both",
@@ -319,6 +321,58 @@ def test_cut_weights_are_never_loaded(run, size, capsys):
 def test_a_config_that_is_not_json(run, capsys):
     (run / "config.json").write_text("{")
     assert "cannot be read" in refused(capsys, "sample", "--run", run)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("model", None),
+        ("model", [1]),
+        ("model", {"drop_rate": "x"}),
+        ("train", [1]),
+        ("train", {"of_another_version": 1}),
+        ("data", 3),
+    ],
+)
+def test_a_config_that_makes_no_sense(part, value, run, capsys):
+    path = run / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {part: value}))
+    line = refused(capsys, "train", "--out", run, "--resume")
+    assert str(run) in line
+    if part == "model":
+        assert "cannot be read" in refused(capsys, "sample", "--run", run)
+
+
+def test_a_tokenizer_of_another_size_is_refused(run, capsys):
+    path = run / "tokenizer.json"
+    path.write_text(path.read_text().replace("qr", "r"))
+    for argv in (["sample", "--run"], ["train", "--resume", "--out"]):
+        line = refused(capsys, *argv, run)
+        assert "tokenizer.json is damaged" in line
+
+
+def test_resume_does_not_ignore_another_shape(run, capsys):
+    argv = ["train", "--out", run, "--resume", "--emb-dim"]
+    line = refused(capsys, *argv, "32")
+    assert "has emb_dim 16" in line and "leave the flag out" in line
+    assert main([*map(str, argv), "16"]) == 0
+
+
+def test_a_model_that_memory_cannot_hold(tmp_path, corpus, capsys):
+    out = tmp_path / "out"
+    argv = ["train", "--data", str(corpus), "--out", str(out), *SMALL]
+    argv += ["--emb-dim", str(10**9), "--n-heads", "1"]
+    assert main(argv) == 1
+    assert "no memory for a model of" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_text_without_newlines_can_be_written_on(tmp_path, corpus, capsys):
+    corpus.write_text("no-newline-here;" * 60)
+    out = tmp_path / "run"
+    assert train(corpus, out) == 0
+    assert sampled(capsys, out).splitlines()[-1].startswith("-")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, corpus, capsys):
