@@ -1,6 +1,7 @@
 """The loss ladder: its record climbs, and its code makes its record."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from minigpt.ladder import (
     climb,
     ladder_rows,
     measure,
+    mini_gpt,
+    muon_falling,
     show_ladder,
 )
 from minigpt.runs import load_record
@@ -57,9 +60,36 @@ def test_climb_depends_on_the_seed_alone():
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_climb_makes_the_same_model_for_the_same_seed(monkeypatch):
+    built = []
+
+    def build():
+        built.append(mini_gpt(5))
+        return built[-1]
+
+    monkeypatch.setattr("minigpt.ladder.BUDGET", replace(BUDGET, steps=0))
+    ids = torch.arange(5).repeat(50)
+    for seed in (0, 0, 1):
+        climb(build, ids, ids, seed=seed)
+    one, same, other = (model.wte.weight for model in built)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_the_rates_of_the_last_rung_fall_to_zero():
+    optimizer, scheduler = muon_falling(mini_gpt(5))
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    optimizer.step()  # nothing to do; a scheduler wants it first
+    for step in range(1, BUDGET.steps + 1):
+        scheduler.step()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        left = 1 - step / BUDGET.steps
+        assert rates == pytest.approx([left * peak for peak in peaks])
+
+
 def test_show_ladder_stops_at_the_chapter():
     table = show_ladder(through=3).data.splitlines()
     assert table[-1].startswith("| 3 | **") and len(table) == 2 + 4
-    assert "**" not in show_ladder(before=3).data
+    before = show_ladder(before=3).data
+    assert "**" not in before and before.splitlines() == table[:-1]
     with pytest.raises(ValueError, match="before=3"):
         show_ladder()

@@ -17,7 +17,7 @@ from minigpt import (
     count_params,
 )
 from minigpt.attention import leaks
-from minigpt.model import init_weights
+from minigpt.model import Muon, init_weights, orthogonalize
 
 COUNTS = {
     "pocket": 804_096,
@@ -187,3 +187,60 @@ def test_a_scheduler_reaches_both_optimizers():
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
     rates = [g["lr"] for part in optimizer.parts for g in part.param_groups]
     assert rates == [0.2, 0.1]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (24, 8)])
+def test_a_step_of_muon_is_its_formula(shape):
+    """Square, wide and tall matrices, and c_attn's three in one."""
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(shape))
+    muon = Muon(
+        [p], lr=0.1, momentum=0.9, weight_decay=0.2, dtype=torch.float32
+    )
+    want, mean = p.detach().clone(), torch.zeros(shape)
+    height = 8 if shape == (24, 8) else shape[0]
+    for _ in range(3):
+        p.grad = torch.randn(shape)
+        mean = 0.9 * mean + 0.1 * p.grad
+        ahead = 0.9 * mean + 0.1 * p.grad
+        maps = [orthogonalize(part) for part in ahead.split(height)]
+        louder = max(1, height / shape[1]) ** 0.5
+        want = (1 - 0.1 * 0.2) * want - 0.1 * louder * torch.cat(maps)
+        muon.step()
+        torch.testing.assert_close(p.detach(), want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (2, 9, 9)])
+def test_orthogonalize_keeps_directions_and_evens_out_sizes(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    out = orthogonalize(matrix, rounds=9)
+    sizes = torch.linalg.svdvals(out)
+    assert sizes.min() > 0.6 and sizes.max() < 1.3
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.mT @ out @ vt.mT  # diagonal: the directions are kept
+    off = inside - torch.diag_embed(inside.diagonal(dim1=-2, dim2=-1))
+    assert off.abs().max() < 1e-3
+
+
+def test_adamw_gets_the_settings_for_the_rest():
+    optimizer = MuonAdamW(GPT(GPTConfig(7, 6, 8, 2, 1)), weight_decay=0.3)
+    muon, adamw = (part.param_groups[0] for part in optimizer.parts)
+    assert muon["weight_decay"] == 0.3 and adamw["weight_decay"] == 0
+    assert adamw["betas"] == (0.9, 0.95)
+
+
+def test_a_restored_optimizer_still_answers_as_one():
+    optimizer = MuonAdamW(GPT(GPTConfig(7, 6, 8, 2, 1)))
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group, part in zip(optimizer.param_groups, optimizer.parts):
+        group["lr"] = 7.0
+        assert part.param_groups[0]["lr"] == 7.0
+
+
+def test_the_output_layer_reads_the_last_layer_norm():
+    model = GPT(GPTConfig(7, 6, 8, 2, 1))
+    idx = torch.randint(7, (2, 6))
+    assert model(idx).any()
+    with torch.no_grad():
+        model.ln_f.weight.zero_()
+    assert not model(idx).any()
