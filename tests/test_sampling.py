@@ -13,6 +13,7 @@ from minigpt.sampling import (
     Sampler,
     TextStream,
     apply_temperature,
+    by_columns,
     complete,
     generate,
     keep_min_p,
@@ -370,6 +371,19 @@ def test_int8_is_a_copy_that_writes():
     gap = (small(idx) - MODEL(idx)).abs().max() / MODEL(idx).std()
     assert 0 < gap < 0.5
     assert generate(small, idx, 20).shape == (1, 26)
+
+
+def test_by_columns_is_the_same_model_in_another_order():
+    before = {k: v.clone() for k, v in MODEL.state_dict().items()}
+    copy = by_columns(MODEL)
+    assert copy.lm_head.weight is copy.wte.weight  # still tied
+    assert copy.h[0].mlp.c_fc.weight.stride() == (1, 64)
+    assert MODEL.h[0].mlp.c_fc.weight.is_contiguous()
+    for key, value in copy.state_dict().items():
+        assert torch.equal(value, before[key])
+    idx = prompt(6)[None]
+    greedy = [generate(m, idx, 30, temperature=0) for m in (MODEL, copy)]
+    assert torch.equal(*greedy)
 
 
 @pytest.mark.skipif(
