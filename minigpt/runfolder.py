@@ -44,6 +44,40 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other trainings out of it meanwhile.
+
+    RunError if one is at work there. The lock ends with the process,
+    however that ends. Windows has none: there nobody is kept out.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(fcntl, handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(fcntl, handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"another training is at work in {folder}: wait for it, or "
+            "choose another folder"
+        ) from None
+    except OSError:  # some network drives have no locks
+        return
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file completely or not at all: temporary name, sync, rename."""
     part = path.with_name(path.name + ".part")

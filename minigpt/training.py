@@ -40,6 +40,7 @@ from minigpt.runfolder import (
     RunLog,
     TrainingError,
     load_weights,
+    only_writer,
     read_run_config,
     weights_to_bytes,
     write_atomic,
@@ -642,7 +643,11 @@ class Trainer:
         """Train to the end, an early stop or Ctrl-C; returns itself."""
         self.interrupted = False
         devices = [self.device] if self.device.startswith("cuda") else []
+        alone = contextlib.nullcontext()
+        if self.run_dir is not None:
+            alone = only_writer(self.run_dir)
         with (
+            alone,
             ctrl_c(self),
             torch.random.fork_rng(devices),
             fast_matmuls(self.device),
@@ -761,9 +766,8 @@ class Trainer:
                 f"{self.run_dir} holds checkpoints without a config.json: "
                 "choose another folder"
             )
-        with writing(self.run_dir):
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            if self.tokenizer is not None:
+        if self.tokenizer is not None:
+            with writing(self.run_dir):
                 self.tokenizer.save(self.run_dir / "tokenizer.json")
         self.log.begin(self.header())
         self._begun = True
@@ -789,11 +793,12 @@ class Trainer:
             )
         if self.config.precision == "auto":
             self._use(stored["precision"], "as when the run began")
-        if self.checkpoints.paths():
-            path, state, notes = self.checkpoints.load_newest()
-            load_weights(self.model, path / "model.safetensors")
-            load_trainer_state(self, state)
-        self.rows = self.log.rewind(self.header(), self.step)
+        with only_writer(self.run_dir):
+            if self.checkpoints.paths():
+                path, state, notes = self.checkpoints.load_newest()
+                load_weights(self.model, path / "model.safetensors")
+                load_trainer_state(self, state)
+            self.rows = self.log.rewind(self.header(), self.step)
         self.stop_reason = why_stop(self.rows, self.bad_evals, self.config)
         self._begun = True
         return notes

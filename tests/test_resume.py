@@ -1,5 +1,6 @@
 """A run that was killed, damaged or interrupted goes on as if it was not."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -416,6 +417,34 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert run.step == 0 and run.rows == []
     run.fit()
     assert outcome(folder) == outcome(whole)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_two_trainings_never_share_a_folder(tmp_path, whole):
+    folder, said = tmp_path / "run", []
+
+    def intrude(_):
+        for start in (resumed, lambda folder: trainer(folder).fit()):
+            with pytest.raises(RunError, match="another training is at work"):
+                start(folder)
+            said.append(start)
+
+    trainer(folder, [Do(4, intrude)]).fit()
+    assert len(said) == 2
+    assert outcome(folder) == outcome(whole)  # nothing was dropped
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_a_drive_without_locks_is_trained_on(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = tmp_path / "run"
+    trainer(folder).fit()
+    assert resumed(folder).step == SETTINGS["max_steps"]
 
 
 def test_a_folder_is_never_trained_into_twice(whole):
