@@ -320,6 +320,8 @@ def read_run_config(folder: str | Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
         if {"model", "train", "precision"} <= config.keys():
             GPTConfig.from_dict(config["model"])  # refuses what is no model
+            if config["precision"] not in ("fp32", "bf16", "fp16"):
+                raise ValueError(f"precision {config['precision']!r}")
             return config
         problem = "config.json lacks the model or how it is trained"
     except FileNotFoundError:

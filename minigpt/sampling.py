@@ -31,7 +31,7 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     if temperature == 0:
         return _keep_first_best(logits)
     highest = logits.amax(dim=-1, keepdim=True)  # else 1e-38 gives inf
-    return (logits - highest) / temperature
+    return (logits - highest) / max(temperature, 1e-30)  # 32 bits hold it
 
 
 def _keep_first_best(logits: Tensor) -> Tensor:
@@ -66,7 +66,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     probs = ranked.softmax(dim=-1)  # (..., V), falling
     before = probs.cumsum(dim=-1) - probs  # (..., V), the likelier ones
     drop = torch.zeros_like(before, dtype=torch.bool)
-    drop.scatter_(-1, order, before >= p)  # back to where they came from
+    beyond = before >= max(p, 1e-30)  # 32 bits hold it
+    drop.scatter_(-1, order, beyond)  # back to where they came from
     return logits.masked_fill(drop, -torch.inf)
 
 # %% ../nbs/08_sampling.ipynb #minp

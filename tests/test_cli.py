@@ -329,6 +329,8 @@ def test_a_config_that_is_not_json(run, capsys):
         ("model", None),
         ("model", [1]),
         ("model", {"drop_rate": "x"}),
+        ("precision", "fp8"),
+        ("precision", [1]),
         ("train", [1]),
         ("train", {"of_another_version": 1}),
         ("data", 3),

@@ -487,3 +487,11 @@ def test_stream_and_complete_write_the_same(seed):
 def test_prompts_are_a_list_of_texts(prompts):
     with pytest.raises(ValueError, match="list of prompts"):
         complete(MODEL, CharTokenizer("abc"), prompts, 3)
+
+
+@pytest.mark.parametrize(
+    "tiny", [{"temperature": 1e-300}, {"top_p": 1e-300}]
+)
+def test_settings_too_small_for_32_bits_mean_greedy(tiny):
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    assert Sampler(**tiny).choose(logits).tolist() == [[1]]
