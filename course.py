@@ -312,7 +312,7 @@ def run_book(options: argparse.Namespace) -> int:
         say("building the book (about 15 seconds)")
         make += ["--all"]
         shutil.rmtree(build, ignore_errors=True)
-    status = call(*make, "-W", "--keep-going", "-n")
+    status = call(*make, "-q", "-W", "--keep-going", "-n")
     if status == 0:
         page = build / "html" / "index.html"
         say(f"the book is built: open {page.as_uri()}")
@@ -351,7 +351,9 @@ def run_train(options: argparse.Namespace) -> int:
     if status:
         return status
     say("a sample of what it writes now")
-    return call(PYTHON, "-m", "minigpt", "sample", "--run", out)
+    status = call(PYTHON, "-m", "minigpt", "sample", "--run", out)
+    say(f"the command minigpt is {BIN / 'minigpt'}")
+    return status
 
 
 def run_lab(options: argparse.Namespace) -> int:

@@ -34,8 +34,20 @@ from minigpt.runfolder import (
     load_tokenizer,
     read_run_config,
 )
-from minigpt.sampling import Sampler, complete, stream, to_int8
-from minigpt.text import CharTokenizer, best_device, load_text, train_val_split
+from minigpt.sampling import (
+    Sampler,
+    by_columns,
+    complete,
+    stream,
+    to_int8,
+)
+from minigpt.text import (
+    CharTokenizer,
+    best_device,
+    is_shakespeare,
+    load_text,
+    train_val_split,
+)
 from minigpt.training import (
     RECIPES,
     TrainConfig,
@@ -44,6 +56,7 @@ from minigpt.training import (
 )
 
 Preset = Literal[tuple(PRESETS)]
+TOY = "the toy language, because Shakespeare could not be downloaded"
 INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
 
 
@@ -120,8 +133,9 @@ class Train:
             digest = stored["data_sha256"]
             if digest != _sha256(text):
                 raise RunError(
-                    f"the text {self.data!r} is not the one that "
-                    f"{self.out} was trained on: give the same --data"
+                    f"the text {self.data!r} is not the one that {self.out} "
+                    f"was trained on ({stored['text']}): give the same "
+                    "--data, or train into another --out"
                 )
         else:
             tokenizer = CharTokenizer.from_text(text)
@@ -140,9 +154,16 @@ class Train:
                 "command": command,
                 "preset": self.preset,
                 "data": self.data,
+                "text": self._name(text),
                 "data_sha256": _sha256(text),
             },
         )
+
+    def _name(self, text: str) -> str:
+        """What was really read: load_text may fall back to the toy."""
+        if self.data == "shakespeare" and not is_shakespeare(text):
+            return TOY
+        return self.data
 
     def _refuse_other_shape(self, stored: dict) -> None:
         """A run keeps its shape; RunError for a flag that says otherwise."""
@@ -182,6 +203,8 @@ class Train:
             f"{trainer.meter.seconds:.0f} s of training; model, log and "
             f"loss.png are in {self.out}"
         )
+        if trainer.facts["text"] == TOY:
+            print(f"note: this was {TOY}; its loss compares with no other")
         print(f"Write more: minigpt sample --run {self.out}")
         return 0
 
@@ -239,6 +262,8 @@ class Sample:
         model, tokenizer = load_run(self.run, device)
         if self.int8:
             model = to_int8(model)
+        elif device == "cpu":
+            model = by_columns(model)
         prompt = self._read_prompt() or _first_token(tokenizer)
         _refuse_unknown(prompt, tokenizer)
         generator = torch.Generator(device)
@@ -320,7 +345,7 @@ Command = (
 def _stored(out: Path) -> dict:
     """config.json of a run that this command line has started."""
     stored = read_run_config(out)
-    for name in ("preset", "data", "data_sha256"):
+    for name in ("preset", "data", "data_sha256", "text"):
         if not isinstance(stored.get(name), str):
             raise RunError(
                 f"{out} was not started by 'minigpt train': resume it as it "

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bigram import _next_token, evaluating
-from .model import GPT, GPTConfig
+from .model import GPT
 
 # %% ../nbs/08_sampling.ipynb #temperature
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:

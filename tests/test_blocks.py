@@ -187,7 +187,7 @@ def test_study_block_with_everything_is_the_block():
         ),
         ({"attention": False, "mlp": False}, lambda b, x: x),
     ],
-    ids=str,
+    ids=lambda part: str(part) if isinstance(part, dict) else "formula",
 )
 def test_study_block_leaves_out_what_it_is_told(choices, formula):
     torch.manual_seed(0)

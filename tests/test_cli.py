@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from minigpt import load_run
+from minigpt import cli, load_run
 from minigpt.cli import main
 
 SMALL = [
@@ -432,3 +432,15 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path, corpus):
     assert f"minigpt train --out {out} --resume" in printed
     model, tokenizer = load_run(out)
     assert tokenizer.decode(tokenizer.encode("to be")) == "to be"
+
+
+def test_a_run_on_the_toy_language_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "load_text", lambda source: "a toy. " * 100)
+    out = tmp_path / "run"
+    assert main(["train", "--out", str(out), *SMALL]) == 0
+    assert "note: this was the toy language" in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    assert config["text"].startswith("the toy language")
+    monkeypatch.setattr(cli, "load_text", lambda source: "another. " * 100)
+    line = refused(capsys, "train", "--out", out, "--resume")
+    assert "toy language" in line and "another --out" in line

@@ -272,7 +272,7 @@ def test_book_builds_strictly_and_says_where(ready, fake, capsys):
     (fake / "_build").mkdir()
     assert course.main(["book"]) == 0
     (made,) = ready
-    assert made[-5:] == (".", "--all", "-W", "--keep-going", "-n")
+    assert made[-6:] == (".", "--all", "-q", "-W", "--keep-going", "-n")
     assert not (fake / "_build").exists()
     page = fake / "_build/html/index.html"
     assert page.as_uri() in capsys.readouterr().out

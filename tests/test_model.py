@@ -244,3 +244,13 @@ def test_the_output_layer_reads_the_last_layer_norm():
     with torch.no_grad():
         model.ln_f.weight.zero_()
     assert not model(idx).any()
+
+
+def test_the_embeddings_pass_through_dropout():
+    model = GPT(GPTConfig(7, 6, 8, 2, 1, drop_rate=0.5)).eval()
+    idx = torch.randint(7, (2, 6))
+    seen = []
+    model.drop.register_forward_hook(lambda *call: seen.append(call[1][0]))
+    model(idx)
+    both = model.wte(idx) + model.wpe(torch.arange(6))
+    assert torch.equal(seen[0], both)
