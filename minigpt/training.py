@@ -315,7 +315,7 @@ def _mix(seed: int, index: int) -> int:
 # %% ../nbs/07_training.ipynb #recipes
 RECIPES = {
     "pocket": TrainConfig(
-        max_steps=1400,
+        max_steps=1200,
         muon_lr=0.03,
         learning_rate=4e-3,
         schedule="linear",
