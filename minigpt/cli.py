@@ -16,6 +16,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,6 +58,7 @@ from minigpt.training import (
 
 Preset = Literal[tuple(PRESETS)]
 TOY = "the toy language, because Shakespeare could not be downloaded"
+ARGV: ContextVar[list[str]] = ContextVar("argv")  # what main was given
 INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
 
 
@@ -111,7 +113,7 @@ class Train:
                 f"{self.out} already holds a run: add --resume to go on "
                 "with it, or choose another --out"
             )
-        command = shlex.join(["minigpt", *sys.argv[1:]])
+        command = shlex.join(["minigpt", *ARGV.get()])
         trainer = self.trainer(load_text(self.data), command)
         trainer.callbacks.append(ProgressBar())
         if self.tensorboard:
@@ -467,6 +469,7 @@ def _one_line(box: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    ARGV.set(argv)
     warnings.showwarning = _plain_warning
     try:
         return _parse(argv or ["--help"])()

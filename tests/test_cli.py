@@ -75,7 +75,7 @@ def test_train_leaves_a_whole_run_folder(run):
     }
     rows = logged(run)
     assert rows[0]["kind"] == "header"
-    assert rows[0]["command"].startswith("minigpt ")
+    assert rows[0]["command"].startswith("minigpt train --data ")
     assert {row["kind"] for row in rows[1:]} == {"train", "val", "sample"}
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
 
