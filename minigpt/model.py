@@ -78,7 +78,7 @@ class GPTConfig:
 PRESETS = {
     # 65 characters is tiny Shakespeare's vocabulary
     "pocket": GPTConfig(65, 64, 128, 4, 4, qkv_bias=False, bias=False),
-    "mini": GPTConfig(65, 256, 384, 6, 6, qkv_bias=False, bias=False),
+    "mini": GPTConfig(65, 256, 384, 6, 6, 0.2, qkv_bias=False, bias=False),
     "gpt-120m": GPTConfig(50257, 1024, 768, 12, 12, 0.1, qkv_bias=False),
     "gpt2": GPTConfig(50257, 1024, 768, 12, 12),
     "gpt2-medium": GPTConfig(50257, 1024, 1024, 16, 24),
