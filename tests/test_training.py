@@ -538,6 +538,17 @@ def test_tensorboard_gets_every_number(monkeypatch, tmp_path):
     assert written[-2:] == ["flush", ("sample", 7)]
 
 
+def test_tensorboard_reads_what_was_written(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    log = train([TensorBoard(tmp_path)]).rows
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    seen = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    rows = [row for row in log if row["kind"] == "train"]
+    assert seen == [(row["step"], pytest.approx(row["loss"])) for row in rows]
+
+
 def test_a_device_that_is_not_there_is_named():
     for name in ("cuda:99", "warp"):
         with pytest.raises(ValueError, match=f"device '{name}' cannot be"):
