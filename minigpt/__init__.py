@@ -3,6 +3,7 @@ __version__ = "0.1.0"
 from minigpt.attention import Head, TinyLM, causal_mask, leaks
 from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit
 from minigpt.blocks import MLP, Block, LayerNorm
+from minigpt.gpt2 import load_gpt2, save_gpt2
 from minigpt.model import (
     GPT,
     GPT_CONFIG_124M,
@@ -55,8 +56,10 @@ __all__ = [
     "generate",
     "get_batch",
     "leaks",
+    "load_gpt2",
     "load_run",
     "load_text",
+    "save_gpt2",
     "stream",
     "train_val_split",
 ]
