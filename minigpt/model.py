@@ -126,6 +126,23 @@ def _positions(model: "GPT", idx: Tensor, cache) -> Tensor:
         return torch.arange(T, device=idx.device)
     return cache.extend(T)
 
+# %% ../nbs/06_gpt.ipynb #tokens
+def _tokens(model: "GPT", idx: Tensor) -> Tensor:
+    """The embeddings (B, T, C) of idx (B, T); ValueError names a wrong id.
+
+    On a GPU the table's own error must do: looking first would cost time.
+    """
+    try:
+        return model.wte(idx)
+    except IndexError:
+        V = model.config.vocab_size
+        text, place = ((idx < 0) | (idx >= V)).nonzero()[0].tolist()
+        raise ValueError(
+            f"id {idx[text, place]} at position {place} of text {text} is "
+            f"not in the vocabulary, which ends at {V - 1}: encode the text "
+            "with this model's tokenizer"
+        ) from None
+
 # %% ../nbs/06_gpt.ipynb #68e52764
 class GPT(nn.Module):
     """A GPT language model: token ids (B, T) -> logits (B, T, V).
@@ -150,9 +167,9 @@ class GPT(nn.Module):
             self.lm_head.weight = self.wte.weight
 
     def forward(self, idx: Tensor, cache=None) -> Tensor:
+        x = _tokens(self, idx)  # (B, T, C)
         positions = _positions(self, idx, cache)  # (T,), a cache's (B, T)
-        x = self.wte(idx) + self.wpe(positions)  # (B, T, C)
-        x = self.drop(x)
+        x = self.drop(x + self.wpe(positions))  # (B, T, C)
         layers = [None] * len(self.h) if cache is None else cache.layers
         for block, layer in zip(self.h, layers):
             x = block(x, layer)  # (B, T, C)

@@ -254,3 +254,16 @@ def test_the_embeddings_pass_through_dropout():
     model(idx)
     both = model.wte(idx) + model.wpe(torch.arange(6))
     assert torch.equal(seen[0], both)
+
+
+@pytest.mark.parametrize("wrong", [7, -1, 2**40])
+def test_an_id_outside_the_vocabulary_is_named(wrong):
+    model = GPT(GPTConfig(7, 6, 8, 2, 1))
+    idx = torch.zeros(3, 6, dtype=torch.long)
+    idx[1, 4] = wrong
+    message = (
+        f"id {wrong} at position 4 of text 1 is not in the vocabulary, "
+        "which ends at 6"
+    )
+    with pytest.raises(ValueError, match=message):
+        model(idx)
