@@ -1,6 +1,7 @@
 """The trainer's parts: settings, schedule, data, precision, log, meters."""
 
 import math
+import signal
 import sys
 import types
 from functools import partial
@@ -22,6 +23,7 @@ from minigpt import (
     training,
 )
 from minigpt.callbacks import Callback, ProgressBar, TensorBoard, draw_losses
+from minigpt.runfolder import TrainingError
 from minigpt.training import (
     Meter,
     TrainStep,
@@ -34,6 +36,7 @@ from minigpt.training import (
     lr_factor,
     make_optimizer,
     step_state,
+    why_stop,
 )
 
 IDS = torch.randint(12, (600,), generator=torch.Generator().manual_seed(0))
@@ -183,6 +186,12 @@ def test_any_batch_can_be_asked_for_at_any_time(order):
     assert batches(order) == batches(range(12))
 
 
+def test_passes_begin_at_every_offset():
+    windows = Windows(torch.arange(41), 1, 4, seed=5)
+    firsts = [int(windows.batch(index)[0][0, 0]) for index in range(300)]
+    assert {first % 4 for first in firsts} == {0, 1, 2, 3}
+
+
 def test_accumulation_is_a_bigger_batch():
     whole = train(batch_size=8, log_every=1)
     parts = train(batch_size=2, grad_accum=4, log_every=1)
@@ -191,6 +200,7 @@ def test_accumulation_is_a_bigger_batch():
     first, same = whole.rows[0], parts.rows[0]
     assert first["loss"] == pytest.approx(same["loss"], abs=1e-6)
     assert first["grad_norm"] == pytest.approx(same["grad_norm"], rel=1e-4)
+    assert first["tokens"] == same["tokens"] == 8 * 8
 
 
 # --- what is learned depends on the settings alone ------------------------
@@ -263,6 +273,28 @@ def test_decay_pulls_on_matrices_only():
     assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
     assert {p.ndim for p in groups[0]["params"]} == {2}
     assert {p.ndim for p in groups[1]["params"]} == {1}
+
+
+def test_the_memory_of_adamw_is_a_setting():
+    config = settings(optimizer="adamw", beta1=0.7, beta2=0.8)
+    for group in make_optimizer(tiny(), config).param_groups:
+        assert group["betas"] == (0.7, 0.8)
+
+
+def test_a_model_in_eval_mode_is_trained_with_dropout():
+    class Look(Callback):
+        def on_step(self, trainer):
+            modes.append(trainer.model.training)
+
+    modes, model = [], tiny(drop_rate=0.5).eval()
+    config = settings(eval_every=3)
+    Trainer(model, IDS, IDS[:80], config, callbacks=[Look()]).fit()
+    assert modes == [True] * 12
+
+
+def test_only_so_many_tokens_are_evaluated():
+    run = Trainer(tiny(), IDS, IDS[:80], settings(eval_tokens=40))
+    assert len(run.val_ids) == 41  # 40 targets
 
 
 def test_the_toy_language_is_learned_to_near_its_entropy():
@@ -354,6 +386,15 @@ def test_the_scaler_skips_steps_that_overflow_and_recovers():
     assert not torch.equal(model.wte.weight, before[0])
 
 
+def test_the_scaled_gradient_is_measured_unscaled():
+    rows = [
+        train(precision=precision, max_steps=1).rows[0]
+        for precision in ("fp32", "fp16")
+    ]
+    plain, scaled = (row["grad_norm"] for row in rows)
+    assert scaled == pytest.approx(plain, rel=0.01)
+
+
 def test_the_scaler_survives_a_restart():
     step = TrainStep(tiny(), settings(), "cpu", "fp16")
     step.scaler.scale(torch.ones(()))  # a scaler has no scale before its use
@@ -400,6 +441,53 @@ def test_cuda_rows_hold_memory():
 def test_cuda_runs_compiled():
     run = train(device="cuda", compile=True)
     assert run.step == 12
+
+
+# --- stopping --------------------------------------------------------------
+
+
+def test_why_a_run_stops_early():
+    rows = [
+        {"kind": "train", "loss": 0.2},
+        {"kind": "train", "loss": 0.5},
+        {"kind": "val", "loss": 0.1},
+    ]
+    assert why_stop(rows, 0, settings(target_loss=0.5)) == ""
+    reason = why_stop(rows, 0, settings(target_loss=0.6))
+    assert reason == "training loss 0.500 is under 0.6"
+    assert why_stop(rows, 2, settings(patience=3)) == ""
+    reason = why_stop(rows, 3, settings(patience=3))
+    assert reason == "no better validation loss in 3 evaluations"
+
+
+def test_an_equal_validation_loss_is_no_better(monkeypatch):
+    monkeypatch.setattr(training, "evaluate", lambda *_: 2.0)
+    run = train(eval_every=1, patience=3)
+    assert run.step == 4  # the first was the best so far
+
+
+def test_a_loss_that_is_no_number_is_found_where_it_was():
+    class Spoil(Callback):
+        def on_step(self, trainer):
+            if trainer.step == 6:
+                torch.nn.init.constant_(trainer.model.ln_f.weight, math.inf)
+
+    message = r"at step 7 \(batch 12\)"
+    with pytest.raises(TrainingError, match=message):
+        train([Spoil()], log_every=10, grad_accum=2, eval_every=12)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(monkeypatch):
+    norm = torch.tensor(math.nan)
+    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", lambda *_: norm)
+    with pytest.raises(TrainingError, match="gradient norm nan at step 1"):
+        train(log_every=1)
+
+
+def test_ctrl_c_is_what_it_was_after_training():
+    before = signal.getsignal(signal.SIGINT)
+    train()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # --- log, callbacks, hardware ---------------------------------------------
@@ -662,6 +750,11 @@ def test_the_story_behind_a_log(name, step, curve, val):
         assert "6 windows" in finding.advice
 
 
+def test_a_validation_loss_that_rises_a_little_is_overfitting():
+    rows = made_up(lambda t: 4 - t, lambda t: 2 + max(0, t - 0.4) / 6)
+    assert diagnose(rows, TrainConfig(), 65).name == "overfitting"
+
+
 def test_the_marks_are_those_of_the_vocabulary():
     rows = made_up(lambda t: 3.3 * wobble(t))
     assert diagnose(rows, TrainConfig(), 65).name == "flat"
@@ -678,6 +771,8 @@ def test_a_run_is_compared_at_its_own_step():
     ]
     rows = [{"kind": "val", "step": 250, "loss": 2.1}]
     assert behind(rows, recorded) == pytest.approx(0.1)
+    rows = [{"kind": "val", "step": 300, "loss": 2.1}]
+    assert behind(rows, recorded) == pytest.approx(0.3)
     assert behind([{"kind": "val", "step": 50, "loss": 3.0}], recorded) is None
     with pytest.raises(ValueError, match="no validation row"):
         behind([], recorded)
