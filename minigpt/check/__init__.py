@@ -57,3 +57,9 @@ from ._sampling import log_prob as log_prob
 from ._sampling import no_repeat as no_repeat
 from ._sampling import nucleus_by_hand as nucleus_by_hand
 from ._sampling import typical as typical
+
+from ._gpt2 import crop_context as crop_context
+from ._gpt2 import file_bytes as file_bytes
+from ._gpt2 import forward_flops as forward_flops
+from ._gpt2 import grow_vocab as grow_vocab
+from ._gpt2 import translate as translate
