@@ -26,6 +26,7 @@ import tyro
 
 from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.hardware import check_device
+from minigpt.info import describe, read_config
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
 from minigpt.record import Record
 from minigpt.runfolder import (
@@ -318,21 +319,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Info:
-    """Show the shape and the parameter count of a preset."""
+    """Show parameters, operations and bytes of a preset or a saved model."""
 
     preset: Preset = "gpt2"
     """The preset to describe."""
+    run: Path | None = None
+    """Describe the model of this folder instead: a run's, or one in
+    Hugging Face's format."""
 
     def __call__(self) -> int:
-        config = GPTConfig.preset(self.preset)
-        print(f"{self.preset}")
-        for name, value in config.to_dict().items():
-            print(f"  {name:<20}{value!s:>16}")
-        counts = count_params(config)
-        total = sum(counts.values())
-        for name, count in counts.items():
-            print(f"  {name:<20}{count:>16,}  {count / total:6.1%}")
-        print(f"  {'parameters':<20}{total:>16,}")
+        if self.run is None:
+            name, config = self.preset, GPTConfig.preset(self.preset)
+        else:
+            name, config = str(self.run), read_config(self.run)
+        print(describe(name, config))
         return 0
 
 
