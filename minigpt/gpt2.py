@@ -118,8 +118,10 @@ def _reading(path: Path) -> Iterator:
             yield file
     except FileNotFoundError:
         problem = "is missing: download it into the same folder"
-    except (safetensors.SafetensorError, OSError) as error:
+    except safetensors.SafetensorError as error:
         problem = f"is damaged ({error}): download it again"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
     else:
         return
     raise WeightsError(f"{path} {problem}")
@@ -289,6 +291,7 @@ def _download(release: Release) -> str:
 
     repo, revision, _ = release
     hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    hub = hub.rstrip("/")
     try:
         offline = os.environ.get("HF_HUB_OFFLINE", "")
         if offline.upper() in ("1", "ON", "YES", "TRUE"):

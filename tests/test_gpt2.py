@@ -355,6 +355,12 @@ def test_truncated_files_are_refused(folder, keep):
     assert "download it again" in message
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused(folder):
+    (folder / FILE).unlink()
+    (folder / FILE).mkdir()
+    assert f"{folder / FILE} cannot be read" in refusal(folder)
+
+
 # ---------------------------------------------------------- nothing halved
 @pytest.mark.parametrize(
     "error",
