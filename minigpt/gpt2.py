@@ -407,6 +407,8 @@ def save_gpt2(model: GPT, folder: str | os.PathLike) -> Path:
                 save_file(tensors, part, {"format": "pt"})
             except SafetensorError as error:
                 raise OSError(errno.EIO, str(error)) from None
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())  # on the disk, not in its cache
             (folder / "config.json").unlink(missing_ok=True)
             os.replace(part, path)
     finally:
