@@ -1,4 +1,4 @@
-"""The command line: `minigpt train`, `sample`, `info` and `record`.
+"""The command line: `minigpt train`, `sample`, `eval`, `info`, `record`.
 
 One dataclass per command is the only source of its flags, their defaults,
 their checks and their help. What a user gets wrong is answered in one line
@@ -25,6 +25,7 @@ import torch
 import tyro
 
 from minigpt.callbacks import ProgressBar, TensorBoard
+from minigpt.eval_command import Eval
 from minigpt.hardware import check_device
 from minigpt.info import describe, read_config
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
@@ -339,6 +340,7 @@ class Info:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Record, tyro.conf.subcommand("record")]
 )

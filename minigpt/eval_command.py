@@ -1,0 +1,217 @@
+"""`minigpt eval`: what a saved model is worth, on a text or on HellaSwag."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from minigpt.evaluation import (
+    PUBLISHED,
+    RULES,
+    Item,
+    accuracy,
+    load_hellaswag,
+    load_items,
+    score_endings,
+    score_text,
+)
+from minigpt.gpt2 import HUB, load_gpt2
+from minigpt.hardware import check_device
+from minigpt.runfolder import RunError, load_run, read_run_config
+from minigpt.text import best_device, load_text
+from minigpt.tokenizer import gpt2_tokenizer
+
+Part = Literal["val", "train", "all"]
+RULE_NAMES = {
+    "sum": "by the sum",
+    "token": "by the mean per token",
+    "char": "by the mean per character",
+}
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a saved model: loss and bits per byte, or HellaSwag."""
+
+    run: str
+    """A run folder, a folder in Hugging Face's format, or the name of an
+    official model: gpt2, gpt2-medium, gpt2-large, gpt2-xl."""
+    on: Literal["text", "hellaswag"] = "text"
+    """What to measure on."""
+    data: str | None = None
+    """For text: a registered text, a file or a URL; left out, what the run
+    was trained on (shakespeare for a GPT-2). For hellaswag: a file in its
+    format; left out, the official validation set, downloaded once."""
+    part: Part | None = None
+    """Which part of the text: val (the last tenth, as in training), train
+    or all; left out, val without --data and all with it."""
+    limit: int | None = None
+    """Only so many characters of the text, or so many items, evenly
+    spread over the file."""
+    context_length: int | None = None
+    """Tokens the model may look back on at most; left out, its own."""
+    stride: int | None = None
+    """Tokens scored per window; left out, half the context. Less is
+    slower and gives every token more context."""
+    style: Literal["script", "harness"] = "script"
+    """How an item of HellaSwag is written out: as in Karpathy's script or
+    as in EleutherAI's harness."""
+    batch_size: int = 8
+    """Windows or endings at once."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps ..."""
+
+    def __post_init__(self):
+        for name in ("limit", "context_length", "stride", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: write 1 or more")
+
+    def __call__(self) -> int:
+        auto = self.device == "auto"
+        device = check_device(best_device() if auto else self.device)
+        model, tokenizer = load_any(self.run, device)
+        own = model.context_length
+        if self.context_length is not None and self.context_length > own:
+            raise ValueError(
+                f"context_length is {self.context_length}: this model was "
+                f"built for {own}; write 1 to {own}"
+            )
+        print(f"{self.run}: {model.num_params():,} parameters on {device}")
+        if self.on == "text":
+            self._text(model, tokenizer)
+        else:
+            self._hellaswag(model, tokenizer)
+        return 0
+
+    def _text(self, model: nn.Module, tokenizer) -> None:
+        name, text = self._read()
+        text = text[: self.limit]
+        length = self.context_length or model.context_length
+        stride = self.stride or (length + 1) // 2
+        score = score_text(
+            model,
+            tokenizer,
+            text,
+            context_length=length,
+            stride=stride,
+            batch_size=self.batch_size,
+        )
+        print(
+            f"{name}: {score.chars:,} characters, {score.bytes:,} bytes, "
+            f"{score.tokens:,} tokens\n"
+            f"windows of {length} every {stride}: each token once, after "
+            f"{length - stride + 1} to {length} others (fewer at the start)\n"
+            f"  loss           {score.loss:9.4f}  nats a token\n"
+            f"  perplexity     {score.perplexity:9.2f}\n"
+            f"  bits per byte  {score.bits_per_byte:9.4f}  "
+            "(compares with any model on this text)"
+        )
+
+    def _read(self) -> tuple[str, str]:
+        """What to call the text, and the text."""
+        data, part, digest = self.data, self.part or "all", None
+        if data is None:
+            data, part = "shakespeare", self.part or "val"
+            if (Path(self.run) / "config.json").is_file() and not _is_gpt2(
+                Path(self.run)
+            ):
+                stored = read_run_config(self.run)
+                data, digest = stored.get("data"), stored.get("data_sha256")
+                if not isinstance(data, str):
+                    raise RunError(
+                        f"{self.run} does not say what it was trained on: "
+                        "name a text with --data"
+                    )
+        text = load_text(data)
+        if digest and hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise RunError(
+                f"the text {data!r} is no longer the one that {self.run} "
+                "was trained on: name a text with --data"
+            )
+        cut = int(len(text) * 0.9)  # as train_val_split
+        pieces = {"val": text[cut:], "train": text[:cut], "all": text}
+        if not pieces[part]:
+            raise ValueError(f"{data} has no {part} part: use a longer text")
+        name = data if part == "all" else f"{data}, {part} part"
+        return name, pieces[part]
+
+    def _hellaswag(self, model: nn.Module, tokenizer) -> None:
+        if self.data is None:
+            items = load_hellaswag(self.style)
+        else:
+            items = load_items(self.data, self.style)
+        items = spread(items, self.limit)
+        scores = []
+        for chunk in _with_progress(items):
+            scores += score_endings(model, tokenizer, chunk, self.batch_size)
+        count = len(items[0].endings)
+        print(f"{len(items):,} items, style {self.style}; guessing: "
+              f"{1 / count:.0%}")
+        for rule in RULES:
+            result = accuracy(items, scores, rule)
+            print(f"  {RULE_NAMES[rule]:<26}{result}")
+        published = PUBLISHED.get(self.run, {}).get(self.style)
+        if published and self.data is None:
+            known = ", ".join(f"{RULE_NAMES[rule]} {value} %"
+                              for rule, value in published.items())
+            print(f"  published on all items: {known}")
+
+
+def spread(items: list[Item], limit: int | None) -> list[Item]:
+    """`limit` items, evenly spread: the file's parts differ."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def _with_progress(items: list[Item], size: int = 32) -> Iterator[list[Item]]:
+    """The items in chunks, with a bar on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=len(items), unit="item", disable=not sys.stderr.isatty()
+    ) as bar:
+        for at in range(0, len(items), size):
+            chunk = items[at : at + size]
+            yield chunk
+            bar.update(len(chunk))
+
+
+def _is_gpt2(folder: Path) -> bool:
+    """Whether a folder's config.json is in Hugging Face's format."""
+    try:
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        values = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "model_type" in values
+
+
+def load_any(run: str, device: str):
+    """Model and tokenizer of a run, a Hugging Face folder, or a name.
+
+    A folder goes before a name. A GPT-2 comes with GPT-2's tokenizer.
+    """
+    folder = Path(run)
+    if not _is_gpt2(folder) and (folder.is_dir() or run not in HUB):
+        if not folder.exists():
+            names = ", ".join(HUB)
+            raise RunError(
+                f"no run {run!r}: name a folder that 'minigpt train' wrote, "
+                f"or one of {names}"
+            )
+        return load_run(folder, device)
+    model, tokenizer = load_gpt2(run, device=device), gpt2_tokenizer()
+    if model.config.vocab_size < tokenizer.vocab_size:
+        raise RunError(
+            f"{run} has {model.config.vocab_size:,} tokens, GPT-2's "
+            f"tokenizer {tokenizer.vocab_size:,}: evaluate the run folder "
+            "that it comes from"
+        )
+    return model, tokenizer
