@@ -213,6 +213,14 @@ def test_shards(folder):
     assert_equal(load_gpt2(folder), noisy(SMALL))
 
 
+def test_one_whole_file_goes_before_shards(folder):
+    whole = (folder / FILE).read_bytes()
+    name = shard(folder)[1]
+    (folder / FILE).write_bytes(whole)
+    (folder / name).unlink()
+    assert_equal(load_gpt2(folder), noisy(SMALL))
+
+
 def test_a_missing_shard_is_named(folder):
     name = shard(folder)[1]
     (folder / name).unlink()
@@ -371,7 +379,8 @@ def test_a_folder_in_the_place_of_a_file_is_refused(folder):
     ids=["Python's", "safetensors'"],
 )
 def test_a_failed_save_leaves_the_old_model(folder, monkeypatch, error):
-    def full(*_):
+    def full(_tensors, path, _metadata):
+        path.write_bytes(b"half of it")
         raise error
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
@@ -436,7 +445,8 @@ print((peak() - before) / (4 * model.num_params()))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_loading_takes_little_more_than_the_weights(folder, tmp_path):
-    shape = GPTConfig(8000, 64, 512, 8, 4)  # 17 M, a quarter is embedding
+    # half of it is the embedding: read last it would be 1.5 times as much
+    shape = GPTConfig(24_000, 64, 512, 8, 4)
     save_gpt2(GPT(shape), tmp_path / "large")
     out = subprocess.run(
         [sys.executable, "-c", PEAK, str(folder), str(tmp_path / "large")],
@@ -475,6 +485,17 @@ def test_offline_and_not_cached(monkeypatch, tmp_path):
         assert "is not in the cache and cannot be downloaded" in message
         assert "HF_HUB_OFFLINE is set" in message
         assert "name a mirror in HF_ENDPOINT" in message
+
+
+def test_no_network(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9/")  # no one there
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *_, **__: None
+    )
+    message = refusal("gpt2-large")
+    assert "cannot be downloaded from http://127.0.0.1:9 (" in message
 
 
 def test_a_cached_file_is_checked(monkeypatch, folder):
