@@ -58,6 +58,11 @@ from ._sampling import no_repeat as no_repeat
 from ._sampling import nucleus_by_hand as nucleus_by_hand
 from ._sampling import typical as typical
 
+from ._tokenizer import best_pair as best_pair
+from ._tokenizer import bytes_per_token as bytes_per_token
+from ._tokenizer import split_digits as split_digits
+from ._tokenizer import unused_tokens as unused_tokens
+
 from ._gpt2 import crop_context as crop_context
 from ._gpt2 import file_bytes as file_bytes
 from ._gpt2 import forward_flops as forward_flops
