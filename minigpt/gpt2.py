@@ -134,7 +134,7 @@ def _files(folder: Path) -> list[Path]:
         return [whole]
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({folder / name for name in shards.values()})
+        return sorted({folder / name for name in shards.values()}) or [whole]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(
             f"{index} is damaged: download it again"
