@@ -19,14 +19,15 @@ from minigpt.gpt2 import FIELDS, FIXED, WEIGHTS, WeightsError
 SMALL = GPTConfig(30, 11, 12, 3, 2)
 INDEX = f"{WEIGHTS}.index.json"
 
+visible = st.characters(exclude_categories=("Cc", "Cs"))
 anything = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-2, 64),
     st.floats(allow_nan=True, allow_infinity=True),
-    st.text(max_size=5),
+    st.text(visible, max_size=5),
     st.lists(st.integers(0, 3), max_size=2),
-    st.dictionaries(st.text(max_size=3), st.integers(0, 3), max_size=2),
+    st.dictionaries(st.text(visible), st.integers(0, 3), max_size=2),
 )
 keys = st.sampled_from(
     ["model_type", "minigpt", "n_inner", *FIXED]
