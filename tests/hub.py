@@ -8,6 +8,8 @@ second server (the hub's storage), ranges; and it can misbehave.
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +40,8 @@ class Hub:
     """Whether a request for the rest of a file gets only the rest."""
     cuts: list[int] = field(default_factory=list)
     """The next answers break off after so many bytes."""
+    reset: bool = False
+    """Whether they break off like a pulled plug, without a goodbye."""
     status: int | None = None
     """Answer everything with this status."""
     xet: bool = False
@@ -129,6 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
                 body = body[: self.hub.cuts.pop(0)]
                 self.close_connection = True
             self.wfile.write(body)
+            if self.close_connection and self.hub.reset:
+                at_once = struct.pack("ii", 1, 0)  # linger for 0 s
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, at_once
+                )
+                self.connection.close()
 
     def log_message(self, *_):
         """Say nothing."""

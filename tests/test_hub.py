@@ -154,6 +154,14 @@ def test_cut_for_good_leaves_nothing_half(hub, published, cache):
     assert_is(load_gpt2("gpt2"), published)
 
 
+def test_a_reset_connection(hub, published, cache):
+    """huggingface_hub gives up at once, and so do we; nothing half stays."""
+    hub.cuts, hub.reset = [700_000], True
+    assert "cannot be downloaded from" in refusal()
+    assert kept(cache) == []
+    assert_is(load_gpt2("gpt2"), published)
+
+
 # ------------------------------------------------------------ wrong content
 def test_a_wrong_checksum_is_never_used(hub, published, cache):
     right = published[1]
