@@ -51,6 +51,13 @@ from minigpt.text import (
     load_text,
     train_val_split,
 )
+from minigpt.tokenizer import (
+    END_OF_TEXT,
+    BPETokenizer,
+    Tokenizer,
+    gpt2_tokenizer,
+)
+from minigpt.tokenizer import load_tokenizer as read_tokenizer
 from minigpt.training import (
     RECIPES,
     TrainConfig,
@@ -93,6 +100,11 @@ class Train:
     """Shape and training recipe to start from."""
     data: str = "shakespeare"
     """A registered text (shakespeare), a file, or a URL."""
+    tokenizer: str = "char"
+    """char: one token a character; bpe: byte-pair encoding, learned from
+    the training text; gpt2: GPT-2's; or a file that save() wrote."""
+    vocab_size: int = 1024
+    """How many tokens --tokenizer bpe learns."""
     resume: bool = False
     """Go on with the run in --out, from its newest checkpoint."""
     tensorboard: bool = False
@@ -142,10 +154,12 @@ class Train:
                     "--data, or train into another --out"
                 )
         else:
-            tokenizer = CharTokenizer.from_text(text)
+            tokenizer = self._tokenizer(text)
             config = self._shape(vocab_size=tokenizer.vocab_size)
-        ids = torch.tensor(tokenizer.encode(text))
-        train_ids, val_ids = train_val_split(ids)
+        train_ids, val_ids = (
+            torch.tensor(tokenizer.encode(part))
+            for part in train_val_split(text)
+        )
         torch.manual_seed(self.train.seed)  # the initial weights
         return Trainer(
             _build(config),
@@ -159,9 +173,23 @@ class Train:
                 "preset": self.preset,
                 "data": self.data,
                 "text": self._name(text),
+                "tokenizer": self.tokenizer,
                 "data_sha256": _sha256(text),
             },
         )
+
+    def _tokenizer(self, text: str) -> Tokenizer:
+        """What turns the text into ids."""
+        if self.tokenizer == "char":
+            return CharTokenizer.from_text(text)
+        if self.tokenizer == "bpe":
+            learned_from, _ = train_val_split(text)
+            return BPETokenizer.train(
+                learned_from, self.vocab_size, [END_OF_TEXT]
+            )
+        if self.tokenizer == "gpt2":
+            return gpt2_tokenizer()
+        return read_tokenizer(self.tokenizer)
 
     def _name(self, text: str) -> str:
         """What was really read: load_text may fall back to the toy."""
@@ -391,13 +419,17 @@ def _piped() -> str:
     return sys.stdin.read() if piped else ""
 
 
-def _first_token(tokenizer: CharTokenizer) -> str:
+def _first_token(tokenizer: Tokenizer) -> str:
     """What to begin a text with: a newline, if the model knows it."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return "\n"
     return "\n" if "\n" in tokenizer.chars else tokenizer.chars[0]
 
 
-def _refuse_unknown(prompt: str, tokenizer: CharTokenizer) -> None:
+def _refuse_unknown(prompt: str, tokenizer: Tokenizer) -> None:
     """ValueError that names every character the model has never seen."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return  # bytes spell everything
     unknown = dict.fromkeys(c for c in prompt if c not in tokenizer.chars)
     if len(unknown) > 1:  # the tokenizer names a single one, and its place
         raise ValueError(

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from torch import Tensor
 from minigpt.callbacks import Callback
 from minigpt.hardware import check_device
 from minigpt.model import GPT, GPTConfig
-from minigpt.text import CharTokenizer
+
+if TYPE_CHECKING:  # chapter 9 comes later, and imports this module
+    from minigpt.tokenizer import Tokenizer
 
 
 class TrainingError(RuntimeError):
@@ -290,7 +293,7 @@ def as_sample(row: dict) -> str:
 
 def load_run(
     folder: str | Path, device: str = "cpu"
-) -> tuple[GPT, CharTokenizer]:
+) -> tuple[GPT, "Tokenizer"]:
     """The best model of a run folder, in eval mode, and its tokenizer."""
     folder, device = Path(folder), check_device(device)
     config = read_run_config(folder)
@@ -300,15 +303,17 @@ def load_run(
     return model.to(device).eval(), tokenizer
 
 
-def load_tokenizer(folder: str | Path, config: dict) -> CharTokenizer:
+def load_tokenizer(folder: str | Path, config: dict) -> "Tokenizer":
     """The tokenizer of a run folder; RunError unless config.json's fits."""
+    from minigpt import tokenizer as kinds
+
     path = Path(folder) / "tokenizer.json"
     size = GPTConfig.from_dict(config["model"]).vocab_size
-    tokenizer = CharTokenizer.load(path)
+    tokenizer = kinds.load_tokenizer(path)
     if tokenizer.vocab_size != size:
         raise RunError(
-            f"{path} is damaged: it has {tokenizer.vocab_size} characters, "
-            f"the model {size}; restore the file or train again"
+            f"{path} is damaged: it has {tokenizer.vocab_size} tokens, the "
+            f"model {size}; restore the file or train again"
         )
     return tokenizer
 

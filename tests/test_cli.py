@@ -9,9 +9,12 @@ import sys
 import time
 
 import pytest
+import torch
 
 from minigpt import cli, load_run
 from minigpt.cli import main
+from minigpt.tokenizer import BPETokenizer, TokenizerError, gpt2_tokenizer
+from minigpt.training import RECIPES
 
 SMALL = [
     *("--max-steps", "6"),
@@ -145,21 +148,38 @@ def sampled(capsys, run, *more):
 
 
 def test_streamed_or_not_the_text_is_the_same(run, capsys):
-    texts = {sampled(capsys, run, "--prompt", "to be", flag)
-             for flag in ("--stream", "--no-stream")}
+    texts = {
+        sampled(capsys, run, "--prompt", "to be", flag)
+        for flag in ("--stream", "--no-stream")
+    }
     assert len(texts) == 1
 
 
 def test_greedy_needs_no_seed(run, capsys):
-    texts = {sampled(capsys, run, "--prompt", "to", *flags)
-             for flags in (["--temperature", "0"], ["--top-k", "1"],
-                           ["--temperature", "0", "--seed", "9"])}
+    texts = {
+        sampled(capsys, run, "--prompt", "to", *flags)
+        for flags in (
+            ["--temperature", "0"],
+            ["--top-k", "1"],
+            ["--temperature", "0", "--seed", "9"],
+        )
+    }
     assert len(texts) == 1
 
 
 def test_a_stop_string_ends_every_sample(run, capsys):
-    out = sampled(capsys, run, "--prompt", "to be", "--num-samples", "3",
-                  "--stop", "e", "t", " ")
+    out = sampled(
+        capsys,
+        run,
+        "--prompt",
+        "to be",
+        "--num-samples",
+        "3",
+        "--stop",
+        "e",
+        "t",
+        " ",
+    )
     texts = re.split(r"----- \d of 3 -----\n", out)[1:]
     assert len(texts) == 3
     for text in texts:
@@ -252,14 +272,10 @@ def test_an_unknown_character_is_named(run, capsys):
     ("text", "message"),
     [("", "empty"), ("too short", "context_length 16")],
 )
-def test_a_text_that_is_too_small_is_refused(
-    text, message, tmp_path, capsys
-):
+def test_a_text_that_is_too_small_is_refused(text, message, tmp_path, capsys):
     path, out = tmp_path / "tiny.txt", tmp_path / "run"
     path.write_text(text)
-    line = refused(
-        capsys, "train", "--data", path, "--out", out, *SMALL
-    )
+    line = refused(capsys, "train", "--data", path, "--out", out, *SMALL)
     assert message in line
     assert not out.exists()
 
@@ -283,9 +299,7 @@ def test_resume_needs_a_run_and_the_same_text(run, tmp_path, capsys):
     assert "not a run folder" in line
     other = tmp_path / "other.txt"
     other.write_text("something else entirely " * 50)
-    line = refused(
-        capsys, "train", "--data", other, "--out", run, "--resume"
-    )
+    line = refused(capsys, "train", "--data", other, "--out", run, "--resume")
     assert "same --data" in line
 
 
@@ -444,3 +458,109 @@ def test_a_run_on_the_toy_language_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "load_text", lambda source: "another. " * 100)
     line = refused(capsys, "train", "--out", out, "--resume")
     assert "toy language" in line and "another --out" in line
+
+
+# --- tokenizers -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bpe", "gpt2", "file"])
+def test_a_run_keeps_its_tokenizer(kind, tmp_path, corpus, capsys):
+    flags = ["--tokenizer", kind, "--vocab-size", "270"]
+    if kind == "gpt2":
+        try:
+            gpt2_tokenizer()
+        except TokenizerError as error:
+            pytest.skip(str(error))
+    if kind == "file":
+        flags[1] = str(tmp_path / "own.json")
+        BPETokenizer.train("to be or not to be", 261).save(flags[1])
+    out = tmp_path / "run"
+    argv = ["train", "--data", str(corpus), "--out", str(out), *SMALL]
+    assert main([*argv, *flags]) == 0
+    _, tokenizer = load_run(out)
+    size = {"bpe": 270, "gpt2": 50257, "file": 261}[kind]
+    assert tokenizer.vocab_size == size
+    assert main(["train", "--out", str(out), "--resume"]) == 0
+    capsys.readouterr()
+    argv = [
+        "sample",
+        "--run",
+        str(out),
+        "--prompt",
+        "naïve 猫 ",
+        "--seed",
+        "1",
+    ]
+    assert main(argv) == 0
+    whole = capsys.readouterr().out
+    assert whole.startswith("naïve 猫 ")
+    assert main([*argv, "--stream"]) == 0
+    assert capsys.readouterr().out == whole
+    assert main(argv[:3]) == 0  # from a newline
+
+
+def test_merges_are_not_learned_from_the_validation_text(tmp_path, capsys):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("ab " * 300 + "xyz" * 30)
+    argv = ["train", "--data", str(corpus), "--out", str(tmp_path / "run")]
+    flags = ["--tokenizer", "bpe", "--vocab-size", "259"]
+    assert main([*argv, *SMALL, *flags]) == 0
+    _, tokenizer = load_run(tmp_path / "run")
+    assert tokenizer.encode("xyz") == list(b"xyz")
+    assert len(tokenizer.encode(" ab")) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tokenizer", "none.json"], "there is no such file"),
+        (["--tokenizer", "bpe", "--vocab-size", "9"], "write 257 or more"),
+        (["--tokenizer", "bpe", "--vocab-size", "9999"], "or give more text"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_had(flags, message, corpus, capsys):
+    out = corpus.parent / "run"
+    line = refused(
+        capsys, "train", "--data", corpus, "--out", out, *SMALL, *flags
+    )
+    assert message in line
+    assert not out.exists()
+
+
+# --- what follows from what -----------------------------------------------
+
+
+def test_the_seed_decides_the_first_weights(tmp_path, corpus):
+    weights = []
+    for outer in (1, 2):
+        torch.manual_seed(outer)
+        assert train(corpus, tmp_path / f"run{outer}") == 0
+        file = tmp_path / f"run{outer}" / "model.safetensors"
+        weights.append(file.read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_several_samples_are_written_on_a_terminal_too(run, capsys):
+    argv = ["sample", "--run", str(run), "--num-samples", "2", "--stream"]
+    assert main([*argv, "--num-tokens", "3"]) == 0
+    assert "----- 2 of 2 -----" in capsys.readouterr().out
+
+
+def test_a_prompt_file_keeps_its_spaces(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text("  to be \n\n")
+    sample = cli.Sample(tmp_path, prompt_file=path)
+    assert sample._read_prompt() == "  to be \n"
+    assert sample.sampler.temperature == 0.8
+
+
+def test_a_resumed_run_keeps_its_settings(run):
+    before = json.loads((run / "config.json").read_text())["train"]
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    assert json.loads((run / "config.json").read_text())["train"] == before
+
+
+@pytest.mark.parametrize("preset", ["pocket", "mini", "gpt2"])
+def test_a_preset_brings_its_recipe(preset):
+    command = cli._parse(["train", "--preset", preset, "--out", "x"])
+    assert command.train == RECIPES[preset]

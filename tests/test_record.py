@@ -58,6 +58,21 @@ def test_a_run_pauses_and_goes_on_until_it_is_recorded(shelf, capsys):
     assert f"validation loss {loss} (recorded before: {loss})" in again
 
 
+def test_ctrl_c_is_an_interruption_and_a_pause_is_none(shelf, monkeypatch):
+    class Press(record.Pause):
+        def on_step(self, trainer):
+            trainer.interrupted = True
+
+    monkeypatch.setattr(record, "Pause", Press)
+    assert go(shelf, "--only", "pocket") == 130
+
+
+def test_the_best_validation_counts():
+    rows = [("val", 2.0), ("val", 1.0), ("val", 1.5), ("train", 0.5)]
+    rows = [{"kind": kind, "loss": loss} for kind, loss in rows]
+    assert record._best(rows) == 1.0
+
+
 def test_the_list_names_all_records(shelf, capsys):
     assert go(shelf, "--list") == 0
     lines = capsys.readouterr().out.splitlines()

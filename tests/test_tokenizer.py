@@ -251,6 +251,12 @@ def test_special_tokens_are_text_unless_allowed():
         assert SMALL.decode(SMALL.encode(text, allowed)) == text
 
 
+def test_a_text_begins_after_an_end_of_text_or_a_newline(gpt2):
+    assert [tokenizer.start_id for tokenizer in gpt2] == [50256, 50256]
+    assert SMALL.start_id == SMALL.vocab_size - 2
+    assert BPETokenizer([]).start_id == ord("\n")
+
+
 def test_the_longest_special_token_wins():
     tokenizer = BPETokenizer([], ["<a>", "<a><b>"])
     assert tokenizer.encode("<a><b><a>", "all") == [257, 256]

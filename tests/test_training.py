@@ -594,6 +594,27 @@ def test_the_plot_can_be_drawn_at_any_time(rows):
     assert draw_losses(rows).startswith(b"\x89PNG")
 
 
+def test_the_bar_of_a_resumed_run_begins_where_it_stopped(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    run = Trainer(tiny(), IDS, IDS[:80], settings())
+    run.step, bar = 5, ProgressBar()
+    bar.on_start(run)
+    assert bar.bar.n == 5
+    bar.on_end(run)
+
+
+def test_the_plot_is_drawn_when_there_is_something_to_see(tmp_path):
+    written = []
+
+    class Count(Trainer):
+        def write(self, name, data):
+            written.append(name)
+            super().write(name, data)
+
+    Count(tiny(), IDS, IDS[:80], settings(log_every=1), tmp_path / "r").fit()
+    assert written.count("loss.png") == 2  # at both evaluations
+
+
 def test_tensorboard_is_optional(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="pip install tensorboard"):
