@@ -68,3 +68,10 @@ from ._gpt2 import file_bytes as file_bytes
 from ._gpt2 import forward_flops as forward_flops
 from ._gpt2 import grow_vocab as grow_vocab
 from ._gpt2 import translate as translate
+
+from ._evaluation import bits_per_byte as bits_per_byte
+from ._evaluation import full_windows as full_windows
+from ._evaluation import joined_perplexity as joined_perplexity
+from ._evaluation import longest_common as longest_common
+from ._evaluation import most_gained as most_gained
+from ._evaluation import wilson as wilson
