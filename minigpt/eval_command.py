@@ -117,17 +117,7 @@ class Eval:
         """What to call the text, and the text."""
         data, part, digest = self.data, self.part or "all", None
         if data is None:
-            data, part = "shakespeare", self.part or "val"
-            if (Path(self.run) / "config.json").is_file() and not _is_gpt2(
-                Path(self.run)
-            ):
-                stored = read_run_config(self.run)
-                data, digest = stored.get("data"), stored.get("data_sha256")
-                if not isinstance(data, str):
-                    raise RunError(
-                        f"{self.run} does not say what it was trained on: "
-                        "name a text with --data"
-                    )
+            (data, digest), part = self._own_text(), self.part or "val"
         text = load_text(data)
         if digest and hashlib.sha256(text.encode()).hexdigest() != digest:
             raise RunError(
@@ -140,6 +130,19 @@ class Eval:
             raise ValueError(f"{data} has no {part} part: use a longer text")
         name = data if part == "all" else f"{data}, {part} part"
         return name, pieces[part]
+
+    def _own_text(self) -> tuple[str, str | None]:
+        """What the run was trained on, and its sha256 if that is known."""
+        folder = Path(self.run)
+        if _is_gpt2(folder) or not folder.is_dir():
+            return "shakespeare", None
+        stored = read_run_config(folder)
+        if not isinstance(stored.get("data"), str):
+            raise RunError(
+                f"{self.run} does not say what it was trained on: name a "
+                "text with --data"
+            )
+        return stored["data"], stored.get("data_sha256")
 
     def _hellaswag(self, model: nn.Module, tokenizer) -> None:
         if self.data is None:

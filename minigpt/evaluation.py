@@ -467,7 +467,7 @@ class Overlap(NamedTuple):
 class SuffixIndex:
     """A text's suffixes in alphabetical order: finds any piece at once.
 
-    Manber and Myers 1990, by prefix doubling; about a second for a
+    Manber and Myers 1993, by prefix doubling: under a second for a
     million characters, and 8 bytes for each.
     """
 

@@ -71,12 +71,12 @@ WRONG = [
         ("most_gained", "lambda a, b: a.index(min(a))", "cheapest after"),
         (
             "most_gained",
-            "lambda a, b: min(range(3), key=lambda i: b[i] - a[i])",
+            "lambda a, b: min(range(4), key=lambda i: b[i] - a[i])",
             "gained least",
         ),
         (
             "most_gained",
-            "lambda a, b: min(range(3), key=lambda i: a[i] / b[i])",
+            "lambda a, b: min(range(4), key=lambda i: a[i] / b[i])",
             "subtracted",
         ),
         (
