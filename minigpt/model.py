@@ -166,13 +166,14 @@ class GPT(nn.Module):
         if c.tie_weights:
             self.lm_head.weight = self.wte.weight
 
-    def forward(self, idx: Tensor, cache=None) -> Tensor:
+    def forward(self, idx: Tensor, cache=None, last=False) -> Tensor:
         x = _tokens(self, idx)  # (B, T, C)
         positions = _positions(self, idx, cache)  # (T,), a cache's (B, T)
         x = self.drop(x + self.wpe(positions))  # (B, T, C)
         layers = [None] * len(self.h) if cache is None else cache.layers
         for block, layer in zip(self.h, layers):
             x = block(x, layer)  # (B, T, C)
+        x = x[:, -1:] if last else x  # (B, T, C), or only the last, (B, 1, C)
         return self.lm_head(self.ln_f(x))  # (B, T, V)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:

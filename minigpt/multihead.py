@@ -126,9 +126,8 @@ class CausalSelfAttention(nn.Module):
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values of x (B, T, C), each (B, nh, T, hs)."""
-        q, k, v = self.c_attn(x).chunk(3, dim=-1)  # each (B, T, C)
-        q, k, v = (split_heads(part, self.n_heads) for part in (q, k, v))
-        return q, k, v
+        heads = split_heads(self.c_attn(x), 3 * self.n_heads)
+        return heads.chunk(3, dim=1)  # each (B, nh, T, hs)
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
         if cache is None:

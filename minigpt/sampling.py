@@ -202,7 +202,7 @@ class _PlainReader:
         return torch.cat(rows)  # (B, V)
 
 # %% ../nbs/08_sampling.ipynb #loop
-@torch.no_grad()
+@torch.inference_mode()
 def _steps(
     reader: "_PlainReader | _CachedReader",
     rows: Sequence[Tensor],
@@ -224,8 +224,10 @@ def _steps(
     with evaluating(model):
         for end in range(length + 1, length + 1 + max_new_tokens):
             logits = reader.read(tokens, starts)  # (B, V)
-            seen = torch.zeros_like(logits, dtype=torch.bool)  # (B, V)
-            seen.scatter_(1, tokens, True)
+            seen = None
+            if sampler.repetition_penalty != 1:
+                seen = torch.zeros_like(logits, dtype=torch.bool)  # (B, V)
+                seen.scatter_(1, tokens, True)
             new = sampler.choose(logits, seen, generator)  # (B, 1)
             yield new, logits
             tokens = torch.cat([tokens, new], dim=1)  # (B, end)
@@ -313,13 +315,13 @@ class _LayerCache:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k and v of the new tokens; their mixtures (B, nh, T, hs)."""
-        end = self.cache.length
-        self.keys[:, :, end - k.shape[2] : end] = k
-        self.values[:, :, end - v.shape[2] : end] = v
+        new, end = k.shape[2], self.cache.length
+        self.keys.narrow(2, end - new, new).copy_(k)
+        self.values.narrow(2, end - new, new).copy_(v)
         return F.scaled_dot_product_attention(
             q,
-            self.keys[:, :, :end],
-            self.values[:, :, :end],
+            self.keys.narrow(2, 0, end),  # (B, nh, S, hs)
+            self.values.narrow(2, 0, end),  # (B, nh, S, hs)
             attn_mask=self.cache.mask,
         )
 
@@ -333,12 +335,15 @@ class _CachedReader:
     def read(self, tokens: Tensor, starts: list[int]) -> Tensor:
         """Logits (B, V) after tokens (B, N), seen from columns starts[b]."""
         if starts == self.starts:
-            return self.model(tokens[:, -1:], self.cache)[:, -1]  # (B, V)
+            return self._logits(tokens[:, -1:])
         first = min(starts)
         pad = [start - first for start in starts]
         self.starts = starts
         self.cache = KVCache(self.model, len(starts), pad=pad)
-        return self.model(tokens[:, first:], self.cache)[:, -1]  # (B, V)
+        return self._logits(tokens[:, first:])
+
+    def _logits(self, new: Tensor) -> Tensor:
+        return self.model(new, self.cache, last=True)[:, -1]  # (B, V)
 
 
 def _reader(model: nn.Module, use_cache: bool):
