@@ -75,6 +75,9 @@ class Eval:
     def __call__(self) -> int:
         auto = self.device == "auto"
         device = check_device(best_device() if auto else self.device)
+        _is_ours(self.run)  # refuses what is missing before all downloads
+        on_text = self.on == "text"
+        data = self._read() if on_text else self._items()
         model, tokenizer = load_any(self.run, device)
         own = model.context_length
         if self.context_length is not None and self.context_length > own:
@@ -83,15 +86,15 @@ class Eval:
                 f"built for {own}; write 1 to {own}"
             )
         print(f"{self.run}: {model.num_params():,} parameters on {device}")
-        if self.on == "text":
-            self._text(model, tokenizer)
+        if on_text:
+            self._score_text(model, tokenizer, *data)
         else:
-            self._hellaswag(model, tokenizer)
+            self._score_items(model, tokenizer, data)
         return 0
 
-    def _text(self, model: nn.Module, tokenizer) -> None:
-        name, text = self._read()
-        text = text[: self.limit]
+    def _score_text(
+        self, model: nn.Module, tokenizer, name: str, text: str
+    ) -> None:
         length = self.context_length or model.context_length
         stride = self.stride or (length + 1) // 2
         score = score_text(
@@ -129,14 +132,13 @@ class Eval:
         if not pieces[part]:
             raise ValueError(f"{data} has no {part} part: use a longer text")
         name = data if part == "all" else f"{data}, {part} part"
-        return name, pieces[part]
+        return name, pieces[part][: self.limit]
 
     def _own_text(self) -> tuple[str, str | None]:
         """What the run was trained on, and its sha256 if that is known."""
-        folder = Path(self.run)
-        if _is_gpt2(folder) or not folder.is_dir():
+        if not _is_ours(self.run):
             return "shakespeare", None
-        stored = read_run_config(folder)
+        stored = read_run_config(self.run)
         if not isinstance(stored.get("data"), str):
             raise RunError(
                 f"{self.run} does not say what it was trained on: name a "
@@ -144,12 +146,20 @@ class Eval:
             )
         return stored["data"], stored.get("data_sha256")
 
-    def _hellaswag(self, model: nn.Module, tokenizer) -> None:
-        if self.data is None:
-            items = load_hellaswag(self.style)
-        else:
-            items = load_items(self.data, self.style)
-        items = spread(items, self.limit)
+    def _items(self) -> list[Item]:
+        """The questions."""
+        if self.data is not None:
+            return spread(load_items(self.data, self.style), self.limit)
+        try:
+            return spread(load_hellaswag(self.style), self.limit)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"{error}, or name a file in its format with --data"
+            ) from None
+
+    def _score_items(
+        self, model: nn.Module, tokenizer, items: list[Item]
+    ) -> None:
         scores = []
         for chunk in _with_progress(items):
             scores += score_endings(model, tokenizer, chunk, self.batch_size)
@@ -196,20 +206,29 @@ def _is_gpt2(folder: Path) -> bool:
     return isinstance(values, dict) and "model_type" in values
 
 
+def _is_ours(run: str) -> bool:
+    """Whether it is a run folder of ours, not a GPT-2; RunError if neither.
+
+    A folder goes before the name of an official model.
+    """
+    folder = Path(run)
+    if _is_gpt2(folder) or (run in HUB and not folder.is_dir()):
+        return False
+    if folder.exists():
+        return True
+    raise RunError(
+        f"no run {run!r}: name a folder that 'minigpt train' wrote, or one "
+        f"of {', '.join(HUB)}"
+    )
+
+
 def load_any(run: str, device: str):
     """Model and tokenizer of a run, a Hugging Face folder, or a name.
 
-    A folder goes before a name. A GPT-2 comes with GPT-2's tokenizer.
+    A GPT-2 comes with GPT-2's tokenizer.
     """
-    folder = Path(run)
-    if not _is_gpt2(folder) and (folder.is_dir() or run not in HUB):
-        if not folder.exists():
-            names = ", ".join(HUB)
-            raise RunError(
-                f"no run {run!r}: name a folder that 'minigpt train' wrote, "
-                f"or one of {names}"
-            )
-        return load_run(folder, device)
+    if _is_ours(run):
+        return load_run(run, device)
     model, tokenizer = load_gpt2(run, device=device), gpt2_tokenizer()
     if model.config.vocab_size < tokenizer.vocab_size:
         raise RunError(

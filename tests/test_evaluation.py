@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt import GPT, GPTConfig, evaluate, save_gpt2
+from minigpt import GPT, GPTConfig, evaluate, evaluation, save_gpt2
 from minigpt.bigram import BigramLM
 from minigpt.cli import main
 from minigpt.eval_command import spread
@@ -208,6 +208,16 @@ def test_a_broken_model_is_named():
     model.table.weight.data[1] = math.nan
     with pytest.raises(ValueError, match="logits are not numbers"):
         token_losses(model, torch.tensor([0, 1, 2]))
+
+
+def test_losses_of_a_16_bit_model_are_taken_in_32_bits():
+    model, ids = small_gpt().bfloat16(), torch.randint(3, (9,))
+    got = token_losses(model, ids, stride=8)
+    logits = model.eval()(ids[None, :-1])[0].float()
+    want = torch.nn.functional.cross_entropy(
+        logits, ids[1:], reduction="none"
+    )
+    assert torch.allclose(got, want, atol=1e-6)
 
 
 def test_loss_by_position():
@@ -520,6 +530,16 @@ def test_a_gpt2_comes_with_its_own_tokenizer(run, capsys, tmp_path):
     folder = save_gpt2(GPT(GPTConfig(30, 16, 8, 2, 1)), tmp_path / "small")
     line = refused(capsys, "--run", folder, "--data", corpus)
     assert "has 30 tokens" in line
+
+
+def test_without_a_network_a_file_can_be_named(run, capsys, monkeypatch):
+    def fetch(*_):
+        raise ConnectionError("cannot download it: check the network")
+
+    monkeypatch.setattr(evaluation, "_fetch", fetch)
+    monkeypatch.delenv("MINIGPT_DATA", raising=False)
+    line = refused(capsys, "--run", run, "--on", "hellaswag")
+    assert "cannot download it" in line and "with --data" in line
 
 
 def test_one_token_after_the_prefix_is_enough(run, capsys, tmp_path):
