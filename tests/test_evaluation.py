@@ -532,12 +532,14 @@ def test_a_gpt2_comes_with_its_own_tokenizer(run, capsys, tmp_path):
     assert "has 30 tokens" in line
 
 
-def test_without_a_network_a_file_can_be_named(run, capsys, monkeypatch):
+def test_without_a_network_a_file_can_be_named(
+    run, capsys, monkeypatch, tmp_path
+):
     def fetch(*_):
         raise ConnectionError("cannot download it: check the network")
 
     monkeypatch.setattr(evaluation, "_fetch", fetch)
-    monkeypatch.delenv("MINIGPT_DATA", raising=False)
+    monkeypatch.setenv("MINIGPT_DATA", str(tmp_path))  # it is not there
     line = refused(capsys, "--run", run, "--on", "hellaswag")
     assert "cannot download it" in line and "with --data" in line
 
