@@ -13,6 +13,7 @@ from minigpt.model import (
     count_params,
 )
 from minigpt.multihead import CausalSelfAttention
+from minigpt.pretraining import Shards
 from minigpt.runfolder import load_run
 from minigpt.sampling import KVCache, Sampler, complete, generate, stream
 from minigpt.text import (
@@ -24,6 +25,7 @@ from minigpt.text import (
     load_text,
     train_val_split,
 )
+from minigpt.tokenizer import BPETokenizer, gpt2_tokenizer, load_tokenizer
 from minigpt.training import TrainConfig, Trainer
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "GPT_CONFIG_124M",
     "MLP",
     "PRESETS",
+    "BPETokenizer",
     "BigramLM",
     "Block",
     "CausalSelfAttention",
@@ -41,6 +44,7 @@ __all__ = [
     "LayerNorm",
     "MuonAdamW",
     "Sampler",
+    "Shards",
     "TinyLM",
     "ToyLanguage",
     "TrainConfig",
@@ -55,10 +59,12 @@ __all__ = [
     "fit",
     "generate",
     "get_batch",
+    "gpt2_tokenizer",
     "leaks",
     "load_gpt2",
     "load_run",
     "load_text",
+    "load_tokenizer",
     "save_gpt2",
     "stream",
     "train_val_split",

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shlex
@@ -25,10 +26,12 @@ import torch
 import tyro
 
 from minigpt.callbacks import ProgressBar, TensorBoard
+from minigpt.data_command import Data
 from minigpt.eval_command import Eval
 from minigpt.hardware import check_device
 from minigpt.info import describe, read_config
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
+from minigpt.pretraining import Shards, verify
 from minigpt.record import Record
 from minigpt.runfolder import (
     RunError,
@@ -99,7 +102,8 @@ class Train:
     preset: Preset = "pocket"
     """Shape and training recipe to start from."""
     data: str = "shakespeare"
-    """A registered text (shakespeare), a file, or a URL."""
+    """A registered text (shakespeare), a file, a URL, or a folder of
+    shards that `minigpt data` wrote."""
     tokenizer: str = "char"
     """char: one token a character; bpe: byte-pair encoding, learned from
     the training text; gpt2: GPT-2's; or a file that save() wrote."""
@@ -128,7 +132,7 @@ class Train:
                 "with it, or choose another --out"
             )
         command = shlex.join(["minigpt", *ARGV.get()])
-        trainer = self.trainer(load_text(self.data), command)
+        trainer = self.trainer(self._corpus(), command)
         trainer.callbacks.append(ProgressBar())
         if self.tensorboard:
             trainer.callbacks.append(TensorBoard(self.out / "tensorboard"))
@@ -139,7 +143,20 @@ class Train:
         trainer.fit()
         return self._report(trainer)
 
-    def trainer(self, text: str, command: str) -> Trainer:
+    def _corpus(self) -> str | Shards:
+        """The text, or the shards if --data is a folder of them."""
+        if not Path(self.data).is_dir():
+            return load_text(self.data)
+        if self.tokenizer != "char":
+            raise ValueError(
+                f"{self.data} is a folder of shards, which have their "
+                "tokenizer already: leave --tokenizer out"
+            )
+        shards = Shards(self.data)
+        verify(shards)
+        return shards
+
+    def trainer(self, text: str | Shards, command: str) -> Trainer:
         """The trainer of this run; `command` goes into the log's header."""
         if self.resume:
             stored = _stored(self.out)
@@ -147,7 +164,7 @@ class Train:
             config = GPTConfig.from_dict(stored["model"])
             self._refuse_other_shape(stored["model"])
             digest = stored["data_sha256"]
-            if digest != _sha256(text):
+            if digest != _digest(text):
                 raise RunError(
                     f"the text {self.data!r} is not the one that {self.out} "
                     f"was trained on ({stored['text']}): give the same "
@@ -156,12 +173,9 @@ class Train:
         else:
             tokenizer = self._tokenizer(text)
             config = self._shape(vocab_size=tokenizer.vocab_size)
-        train_ids, val_ids = (
-            torch.tensor(tokenizer.encode(part))
-            for part in train_val_split(text)
-        )
+        train_ids, val_ids = self._ids(text, tokenizer)
         torch.manual_seed(self.train.seed)  # the initial weights
-        return Trainer(
+        trainer = Trainer(
             _build(config),
             train_ids,
             val_ids,
@@ -174,12 +188,33 @@ class Train:
                 "data": self.data,
                 "text": self._name(text),
                 "tokenizer": self.tokenizer,
-                "data_sha256": _sha256(text),
+                "data_sha256": _digest(text),
             },
         )
+        if isinstance(text, Shards):
+            plan = trainer.windows
+            trainer.windows = text.windows(
+                plan.batch_size, plan.T, self.train.seed
+            )
+        return trainer
 
-    def _tokenizer(self, text: str) -> Tokenizer:
+    def _ids(
+        self, text: str | Shards, tokenizer: Tokenizer
+    ) -> tuple[torch.Tensor | Shards, torch.Tensor]:
+        """Ids to learn from, and ids (N,) to validate with."""
+        if isinstance(text, Shards):
+            some = self.train.eval_tokens
+            return text, Shards(text.folder, "val")[: some + 1 if some else None]
+        train_ids, val_ids = (
+            torch.tensor(tokenizer.encode(part))
+            for part in train_val_split(text)
+        )
+        return train_ids, val_ids
+
+    def _tokenizer(self, text: str | Shards) -> Tokenizer:
         """What turns the text into ids."""
+        if isinstance(text, Shards):
+            return read_tokenizer(text.folder / "tokenizer.json")
         if self.tokenizer == "char":
             return CharTokenizer.from_text(text)
         if self.tokenizer == "bpe":
@@ -368,6 +403,7 @@ class Info:
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Record, tyro.conf.subcommand("record")]
@@ -407,6 +443,13 @@ def _build(config: GPTConfig) -> GPT:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _digest(text: str | Shards) -> str:
+    """What tells one text, or one folder of shards, from another."""
+    if isinstance(text, Shards):
+        return _sha256(json.dumps(text.manifest["splits"]))
+    return _sha256(text)
 
 
 def _piped() -> str:

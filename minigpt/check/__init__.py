@@ -75,3 +75,8 @@ from ._evaluation import joined_perplexity as joined_perplexity
 from ._evaluation import longest_common as longest_common
 from ._evaluation import most_gained as most_gained
 from ._evaluation import wilson as wilson
+
+from ._pretraining import dollars as dollars
+from ._pretraining import merge_parts as merge_parts
+from ._pretraining import peak_bytes as peak_bytes
+from ._pretraining import undo_rounds as undo_rounds
