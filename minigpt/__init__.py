@@ -3,6 +3,7 @@ __version__ = "0.1.0"
 from minigpt.attention import Head, TinyLM, causal_mask, leaks
 from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit
 from minigpt.blocks import MLP, Block, LayerNorm
+from minigpt.evaluation import score_text
 from minigpt.gpt2 import load_gpt2, save_gpt2
 from minigpt.model import (
     GPT,
@@ -66,6 +67,7 @@ __all__ = [
     "load_text",
     "load_tokenizer",
     "save_gpt2",
+    "score_text",
     "stream",
     "train_val_split",
 ]
