@@ -1,8 +1,9 @@
 """How pytest runs here: repeatable notebooks, nbdev's skip rules, workers.
 
-Notebooks run under nbval. Their stored outputs come from tiny Shakespeare on
-a CPU. Where both are at hand outputs are compared; elsewhere notebooks must
-only run from top to bottom. The run's header and last lines say which.
+Notebooks run under nbval. Their stored outputs come from tiny Shakespeare and
+GPT-2's tokenizer on a CPU. Where all are at hand outputs are compared;
+elsewhere notebooks must only run from top to bottom. The run's header and
+last lines say which, and what is missing.
 """
 
 import os
@@ -21,24 +22,29 @@ os.environ.setdefault("IN_TEST", "1")  # nbdev_export() in a cell: nothing
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in outputs
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # float sums in one order
 
-# strict or lax. Set by the first process that asks, inherited by the
-# workers of pytest-xdist, so that the text is looked for once.
+# strict, or why not. Set by the first process that asks, inherited by the
+# workers of pytest-xdist, so that the data are looked for once.
 MODE = "MINIGPT_NOTEBOOKS"
-MEANING = {
-    "strict": "executed and compared with their stored outputs",
-    "lax": "executed, outputs NOT compared: that takes tiny Shakespeare and "
-    "a CPU, and nobody asking for MINIGPT_NOTEBOOKS=lax",
-}
 
 
-def can_compare() -> bool:
-    """Whether notebooks get tiny Shakespeare here, and run on the CPU."""
+def missing() -> list[str]:
+    """What the notebooks' stored outputs need and do not get here."""
     from minigpt.text import best_device, is_shakespeare, load_text
+    from minigpt.tokenizer import TokenizerError, gpt2_tokenizer
 
+    found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the header says it
         text = load_text("shakespeare")  # fetches it if it can
-    return is_shakespeare(text) and best_device() == "cpu"
+    if not is_shakespeare(text):
+        found.append("tiny Shakespeare (MINIGPT_DATA)")
+    try:
+        gpt2_tokenizer()  # tiktoken fetches its files if it can
+    except TokenizerError:
+        found.append("GPT-2's tokenizer (TIKTOKEN_CACHE_DIR)")
+    if best_device() != "cpu":
+        found.append("a run on the CPU (CUDA_VISIBLE_DEVICES=)")
+    return found
 
 
 def pytest_configure(config):
@@ -48,17 +54,21 @@ def pytest_configure(config):
     if option.nbval_lax:
         os.environ[MODE] = "lax"
     elif MODE not in os.environ:
-        os.environ[MODE] = "strict" if can_compare() else "lax"
-    option.nbval_lax = os.environ[MODE] == "lax"
+        os.environ[MODE] = " and ".join(missing()) or "strict"
+    option.nbval_lax = os.environ[MODE] != "strict"
     if not option.nbval_sanitize_with:  # found from any working directory
         option.nbval_sanitize_with = str(ROOT / "tests/nbval_sanitize.cfg")
 
 
 def notebook_line(config) -> str | None:
     """What this run does with the notebooks, in one line."""
-    if config.option.nbval or config.option.nbval_lax:
-        return f"notebooks: {MEANING[os.environ[MODE]]}"
-    return None
+    if not (config.option.nbval or config.option.nbval_lax):
+        return None
+    mode = os.environ[MODE]
+    if mode == "strict":
+        return "notebooks: executed and compared with their stored outputs"
+    why = "as asked" if mode == "lax" else f"missing: {mode}"
+    return f"notebooks: executed, outputs NOT compared ({why})"
 
 
 def pytest_report_header(config):

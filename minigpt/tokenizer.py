@@ -198,7 +198,7 @@ def _sound(text: str) -> str:
         return twins.decode("utf-16", "replace")
     return text
 
-
+# %% ../nbs/09_tokenizer.ipynb #countwords
 def _count(text: str) -> Counter[str]:
     return Counter(split_words(_sound(text)))
 

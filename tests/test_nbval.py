@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from minigpt.text import is_shakespeare, load_text
+from minigpt.tokenizer import TokenizerError, gpt2_tokenizer
 from project import ROOT
 
 
@@ -116,15 +118,56 @@ def test_changed_and_missing_outputs_fail(run):
     assert failed == set(TAMPERED), text
 
 
-def test_without_the_data_outputs_are_not_compared(run, tmp_path):
-    """No mirror, no cache and no network, and the run says so."""
+@pytest.fixture
+def offline(tmp_path):
+    """Variables of a machine without data, caches and network."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-    nowhere = dict.fromkeys(proxies, "http://127.0.0.1:9")
     homes = ("HOME", "XDG_CACHE_HOME", "USERPROFILE", "LOCALAPPDATA")
-    empty = dict.fromkeys(homes, str(tmp_path / "home"))
-    failed, text = run(small_notebook(**TAMPERED), **nowhere, **empty)
+    folders = (*homes, "TIKTOKEN_CACHE_DIR")
+    return {
+        **dict.fromkeys(proxies, "http://127.0.0.1:9"),
+        **dict.fromkeys(folders, str(tmp_path / "home")),
+    }
+
+
+SHAKESPEARE, GPT2 = "tiny Shakespeare", "GPT-2's tokenizer"
+
+
+def test_without_the_data_outputs_are_not_compared(run, offline):
+    """No mirror, no cache and no network, and the run says so."""
+    failed, text = run(small_notebook(**TAMPERED), **offline)
     assert not failed, text
-    assert text.count("outputs NOT compared") == 2, text
+    (line,) = set(re.findall("^notebooks: .*", text, re.M))
+    assert "outputs NOT compared (missing: " in line
+    assert SHAKESPEARE in line and GPT2 in line
+
+
+def test_each_of_the_data_is_needed(run, offline, tmp_path):
+    """With one of the two, outputs are not compared; the other is named."""
+    if not is_shakespeare(load_text("shakespeare")):
+        pytest.skip("needs tiny Shakespeare")
+    (tmp_path / "data").mkdir()
+    text = load_text("shakespeare")
+    (tmp_path / "data/tinyshakespeare.txt").write_bytes(text.encode())
+    offline["MINIGPT_DATA"] = str(tmp_path / "data")
+    failed, text = run(small_notebook(**TAMPERED), **offline)
+    assert not failed, text
+    (line,) = set(re.findall("^notebooks: .*", text, re.M))
+    assert GPT2 in line and SHAKESPEARE not in line
+
+
+def test_with_all_data_outputs_are_compared(run):
+    """The mode chosen without being asked, as in `course.py test`."""
+    if not is_shakespeare(load_text("shakespeare")):
+        pytest.skip("needs tiny Shakespeare")
+    try:
+        gpt2_tokenizer()
+    except TokenizerError:
+        pytest.skip("needs GPT-2's tokenizer")
+    keep = {k: v for k, v in os.environ.items() if k == "MINIGPT_DATA"}
+    failed, text = run(small_notebook(), CUDA_VISIBLE_DEVICES="", **keep)
+    assert not failed, text
+    assert text.count("notebooks: executed and compared") == 2, text
 
 
 def test_an_error_fails_even_when_outputs_are_not_compared(run):
