@@ -381,7 +381,7 @@ def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
         tokens.append(tokens[left] + tokens[right])
     return tokens
 
-
+# %% ../nbs/09_tokenizer.ipynb #checkargs
 def _check_size(size: int, least: int, most: float = math.inf) -> int:
     """How many merges make that many tokens; ValueError if none can."""
     if size < least:
