@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -466,6 +467,12 @@ def test_eval_of_the_text_it_was_trained_on(run, capsys):
     assert f"{score.loss:.4f}  nats a token" in out
     assert f"{score.bits_per_byte:.4f}  (compares" in out
     assert "windows of 16 every 8" in out
+    other = evaluated(
+        capsys, "--run", run, "--context-length", 8, "--stride", 2
+    )
+    score = score_text(model, tokenizer, val, context_length=8, stride=2)
+    assert f"{score.loss:.4f}  nats a token" in other
+    assert "windows of 8 every 2" in other
     whole = evaluated(capsys, "--run", run, "--data",
                       run.parent / "corpus.txt", "--limit", 100)
     assert "corpus.txt: 100 characters" in whole
@@ -495,6 +502,8 @@ def test_bad_command_lines(run, capsys, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("t")
     assert "no run 'nothing'" in refused(capsys, "--run", "nothing")
+    line = refused(capsys, "--run", "nothing", "--data", "nowhere")
+    assert "no run 'nothing'" in line  # before the text is looked for
     assert "is not a run folder" in refused(capsys, "--run", tmp_path)
     assert "is empty" in refused(capsys, "--run", run, "--data", empty)
     line = refused(capsys, "--run", run, "--data", odd)
@@ -548,6 +557,15 @@ def test_one_token_after_the_prefix_is_enough(run, capsys, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("t")
     assert "1 tokens" in evaluated(capsys, "--run", run, "--data", short)
+
+
+def test_a_run_that_does_not_name_its_text(run, capsys, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    stored = json.loads((copy / "config.json").read_text())
+    del stored["data"]
+    (copy / "config.json").write_text(json.dumps(stored))
+    line = refused(capsys, "--run", copy)
+    assert "does not say what it was trained on" in line
 
 
 def test_a_changed_text_is_refused(run, capsys):
