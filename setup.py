@@ -53,6 +53,7 @@ setup(
     ),
     install_requires=words("requirements"),
     extras_require={
+        "data": words("data_requirements"),
         "dev": words("dev_requirements"),
         "lab": words("lab_requirements"),
     },

@@ -5,19 +5,21 @@ stops with a checkpoint, and the same command goes on with it; the record
 book/runs/NAME.jsonl is written when the run is complete.
 """
 
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from minigpt import ladder
 from minigpt.callbacks import Callback, ProgressBar
+from minigpt.pretraining import RUNS
 from minigpt.runs import PACKAGE, load_record, write_record
-from minigpt.text import is_shakespeare, load_text
+from minigpt.text import best_device, is_shakespeare, load_text
 from minigpt.training import RECIPES, Trainer
 
 PIECES = {
@@ -25,6 +27,7 @@ PIECES = {
     "pocket": "the pocket model, trained by its recipe",
     "recipe": "what each part of the pocket recipe is worth",
     "mini": "the mini model, trained by its recipe",
+    "memorise": "GPT-2 124M learns Shakespeare by heart (needs a GPU)",
 }
 
 
@@ -81,7 +84,7 @@ class Pause(Callback):
 
 def _train(options: Record, name: str) -> int:
     """Start or go on with the training of a preset; 130 after Ctrl-C."""
-    from minigpt.cli import INTERRUPTED, Train
+    from minigpt.cli import INTERRUPTED, Train, _parse
 
     text = load_text("shakespeare")
     if not is_shakespeare(text):
@@ -91,7 +94,11 @@ def _train(options: Record, name: str) -> int:
         )
     folder = options.work / name
     resume = (folder / "config.json").exists()
-    command = Train(folder, name, resume=resume, train=RECIPES[name])
+    if name in RUNS:
+        command = _parse(shlex.split(RUNS[name].command)[1:])
+        command = replace(command, out=folder, resume=resume)
+    else:
+        command = Train(folder, name, resume=resume, train=RECIPES[name])
     trainer = command.trainer(text, f"minigpt record --only {name}")
     pause = Pause(60 * options.minutes)
     trainer.callbacks += [ProgressBar(), pause]
@@ -123,6 +130,15 @@ def _best(rows: list[dict]) -> float:
     return min(row["loss"] for row in rows if row["kind"] == "val")
 
 
+def _memorise(options: Record, name: str) -> int:
+    """_train, where there is a GPU: a CPU would need days."""
+    if best_device() == "cuda":
+        return _train(options, name)
+    print("left out: 124M parameters need a CUDA GPU; chapter 12 shows the "
+          "same with a small model")
+    return 0
+
+
 def _ladder(options: Record, name: str) -> int:
     ladder.main()
     return 0
@@ -140,5 +156,6 @@ def _recipe(options: Record, name: str) -> int:
 
 MAKE: dict[str, Callable[[Record, str], int]] = {
     "ladder": _ladder,
+    "memorise": _memorise,
     "recipe": _recipe,
 }
