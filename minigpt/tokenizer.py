@@ -173,13 +173,15 @@ def _last_cut(text: str) -> int:
 
 def _pieces(parts: Iterable[str], size: int = 1 << 16) -> Iterator[str]:
     """The joined parts in pieces of about `size`, cut between words."""
-    held = []
+    held, length, enough = [], 0, size
     for part in parts:
         held.append(part)
-        if sum(map(len, held)) >= size:
+        length += len(part)
+        if length >= enough:
             whole = "".join(held)
             cut = _last_cut(whole)
-            held = [whole[cut:]]
+            held, length = [whole[cut:]], len(whole) - cut
+            enough = max(size, 2 * length)  # a long word: not again at once
             if cut:
                 yield whole[:cut]
     yield "".join(held)
@@ -309,7 +311,10 @@ class _Encoder(_Merger):
         parts: Iterable[str],
         allowed_special: Collection[str] | str = (),
     ) -> Iterator[int]:
-        """The ids of the joined parts, such as lines, in constant memory."""
+        """The ids of the joined parts, such as lines, in constant memory.
+
+        Only a text without any space has to be held whole.
+        """
         for piece in _pieces(parts):
             yield from self.encode(piece, allowed_special)
 

@@ -279,6 +279,20 @@ def test_a_stream_has_the_ids_of_the_whole(parts, allowed):
     assert list(SMALL.encode_iterable(parts, allowed)) == whole
 
 
+@pytest.mark.parametrize("part", ["a\n", "x"])
+def test_a_stream_of_small_parts_is_joined_seldom(part, monkeypatch):
+    sizes, last_cut = [], module._last_cut
+
+    def counted(text):
+        sizes.append(len(text))
+        return last_cut(text)
+
+    monkeypatch.setattr(module, "_last_cut", counted)
+    pieces = list(module._pieces([part] * 50_000, size=100))
+    assert "".join(pieces) == part * 50_000
+    assert sum(sizes) < 4 * 50_000 * len(part)
+
+
 def test_a_stream_takes_little_memory():
     line = TEXT[:100] * 10 + "\n"
 
