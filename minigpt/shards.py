@@ -23,6 +23,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -252,7 +253,9 @@ def _tokenized(
 ) -> Iterator[tuple[int, np.ndarray, list[int], int]]:
     """Each block's documents, tokens, lengths, bytes, in the same order."""
     vocabulary = str(out / "tokenizer.json")
-    if processes == 1:
+    first = list(islice(blocks, 2))
+    blocks = chain(first, blocks)
+    if processes == 1 or len(first) < 2:  # not worth starting a process
         tokenizer = load_tokenizer(vocabulary)
         for block in blocks:
             yield len(block), *tokenize(block, tokenizer, piece_chars)
