@@ -36,7 +36,7 @@ def best_pair(answer):
     cases = [
         ({(1, 2, 3): 1, (2, 3): 1}, (2, 3), "the pair (2, 3) occurs twice"),
         (
-            {(1, 2): 1, (5, 6): 1, (5, 6, 7): 1, (1, 2, 8): 9},
+            {(5, 6): 1, (5, 6, 7): 1, (1, 2, 8): 9},
             (1, 2),
             "a word that occurs 9 times counts 9 times",
         ),
