@@ -71,6 +71,8 @@ from minigpt.training import (
 Preset = Literal[tuple(PRESETS)]
 TOY = "the toy language, because Shakespeare could not be downloaded"
 ARGV: ContextVar[list[str]] = ContextVar("argv")  # what main was given
+# More at a time is a slip of the finger, and would fill the memory.
+MOST = {"num_tokens": 1_000_000, "num_samples": 1_000}
 INTERRUPTED = 130  # the shell's exit code of a program stopped by Ctrl-C
 
 
@@ -120,6 +122,8 @@ class Train:
 
     def __post_init__(self):
         self._shape()  # a bad shape is refused before anything is loaded
+        if self.out == Path():
+            raise ValueError("--out is empty: name a folder, as runs/mine")
 
     def _shape(self, **changes) -> GPTConfig:
         changes = self.shape.changes() | changes
@@ -309,10 +313,10 @@ class Sample:
     """auto, cpu, cuda, mps ..."""
 
     def __post_init__(self):
-        for name in ("num_tokens", "num_samples"):
-            if getattr(self, name) < 1:
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}: write 1 or more"
+                    f"{name} is {getattr(self, name)}: write 1 to {most:,}"
                 )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: write 0 to 2**63 - 1")
@@ -370,7 +374,7 @@ class Sample:
         if self.prompt is not None:
             return self.prompt
         if self.prompt_file is not None:
-            text = self.prompt_file.read_text(encoding="utf-8")
+            text = _read_prompt_file(self.prompt_file)
         else:
             text = _piped()
         text = text.removesuffix("\n")  # editors and echo add it
@@ -460,6 +464,17 @@ def _piped() -> str:
         return ""
     piped = stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
     return sys.stdin.read() if piped else ""
+
+
+def _read_prompt_file(path: Path) -> str:
+    """A UTF-8 text, with or without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text: save it as UTF-8"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}): name a text file"
+    raise ValueError(f"{path} {problem}")
 
 
 def _first_token(tokenizer: Tokenizer) -> str:

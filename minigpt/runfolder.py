@@ -27,6 +27,16 @@ if TYPE_CHECKING:  # chapter 9 comes later, and imports this module
     from minigpt.tokenizer import Tokenizer
 
 
+# What a run writes beside config.json and checkpoint/
+RUN_FILES = (
+    "model.safetensors",
+    "log.jsonl",
+    "tokenizer.json",
+    "samples.txt",
+    "loss.png",
+)
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to try."""
 
@@ -79,6 +89,26 @@ def _lock(fcntl, handle: int, folder: Path) -> None:
         ) from None
     except OSError:  # some network drives have no locks
         return
+
+
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """Claim a folder for a new run; RunError if it holds other files.
+
+    The mark stays if the start is cut short: then the next start may
+    overwrite what this one wrote.
+    """
+    mark = folder / ".starting"
+    there = [name for name in RUN_FILES if (folder / name).exists()]
+    if there and not mark.exists():
+        raise RunError(
+            f"{folder} holds {there[0]}, which a new run would overwrite: "
+            "choose another folder, or move that file away"
+        )
+    with writing(mark):
+        mark.touch()
+    yield
+    mark.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -279,6 +309,13 @@ class RunLog(Callback):
         self._append("log.jsonl", json.dumps(row) + "\n")
         if row["kind"] == "sample":
             self._append("samples.txt", as_sample(row))
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, not only in its cache."""
+        for name in ("log.jsonl", "samples.txt"):
+            path = self.folder / name
+            with writing(path), open(path, "rb+") as file:
+                os.fsync(file.fileno())
 
     def _append(self, name: str, text: str) -> None:
         path = self.folder / name

@@ -42,6 +42,7 @@ from minigpt.runfolder import (
     load_weights,
     only_writer,
     read_run_config,
+    starting,
     weights_to_bytes,
     write_atomic,
     writing,
@@ -283,6 +284,11 @@ class Windows:
                 f"context_length {T} + 1: use a longer text or a shorter "
                 "context"
             )
+        if batch_size > len(ids):
+            raise ValueError(
+                f"batch_size is {batch_size:,}, and the text has only "
+                f"{len(ids):,} tokens: write a smaller one"
+            )
         self.ids, self.batch_size, self.T, self.seed = ids, batch_size, T, seed
         # the largest offset may cost each pass one window
         self.per_pass = max(1, (len(ids) - T) // T)
@@ -490,11 +496,13 @@ def explain_memory(config: TrainConfig) -> Iterator[None]:
         ) from error
 
 # %% ../nbs/07_training.ipynb #guard
-def _broken(what: str) -> TrainingError:
+def _broken(trainer: "Trainer", what: str) -> TrainingError:
+    kept = "nothing was kept"
+    if trainer.run_dir is not None and trainer.checkpoints.paths():
+        kept = "the last good checkpoint is intact"
     return TrainingError(
         f"{what}: lower the learning rate, lengthen warmup_steps, set "
-        "grad_clip to 1 or use precision=fp32; the last good checkpoint "
-        "is intact"
+        f"grad_clip to 1 or use precision=fp32; {kept}"
     )
 
 
@@ -508,6 +516,7 @@ def settle(trainer: "Trainer") -> None:
         if not (math.isfinite(loss) and (skips or math.isfinite(norm))):
             batch = (step - 1) * trainer.config.grad_accum
             raise _broken(
+                trainer,
                 f"the loss is {loss:.4g} and the gradient norm {norm:.4g} "
                 f"at step {step} (batch {batch})"
             )
@@ -518,7 +527,8 @@ def settle_sound(trainer: "Trainer") -> None:
     settle(trainer)
     sound = [p.isfinite().all() for p in trainer.model.parameters()]
     if not torch.stack(sound).all():
-        raise _broken(f"a weight is no number at step {trainer.step}")
+        what = f"a weight is no number at step {trainer.step}"
+        raise _broken(trainer, what)
 
 # %% ../nbs/07_training.ipynb #rows
 def train_row(trainer: "Trainer") -> dict:
@@ -550,7 +560,8 @@ def val_loss(trainer: "Trainer") -> float:
             t.model, t.val_ids, t.model.context_length, t.config.batch_size
         )
     if not math.isfinite(loss):
-        raise _broken(f"the validation loss is {loss} at step {t.step}")
+        what = f"the validation loss is {loss} at step {t.step}"
+        raise _broken(trainer, what)
     return loss
 
 
@@ -558,7 +569,9 @@ def sample_text(trainer: "Trainer") -> str:
     """A text by the model, drawn from a generator of its own."""
     t = trainer
     dice = torch.Generator().manual_seed(_mix(t.config.seed, t.step))
-    start = torch.zeros((1, 1), dtype=torch.long, device=t.device)
+    # a text begins after the end of another, or a newline: character 0
+    first = getattr(t.tokenizer, "start_id", 0)
+    start = torch.full((1, 1), first, device=t.device)
     ids = generate(t.model, start, t.config.sample_tokens, generator=dice)
     return t.tokenizer.decode(ids[0, 1:].tolist())
 
@@ -725,6 +738,7 @@ class Trainer:
 
     def _save(self) -> None:
         settle_sound(self)
+        self.log.sync()  # never behind a checkpoint, whatever happens
         self.checkpoints.save(self.step, self.model, trainer_state(self))
         self.meter.start()
 
@@ -766,10 +780,11 @@ class Trainer:
                 f"{self.run_dir} holds checkpoints without a config.json: "
                 "choose another folder"
             )
-        if self.tokenizer is not None:
-            with writing(self.run_dir):
-                self.tokenizer.save(self.run_dir / "tokenizer.json")
-        self.log.begin(self.header())
+        with starting(self.run_dir):
+            if self.tokenizer is not None:
+                with writing(self.run_dir):
+                    self.tokenizer.save(self.run_dir / "tokenizer.json")
+            self.log.begin(self.header())
         self._begun = True
 
     def _keep_what_was_trained(self) -> None:

@@ -199,6 +199,27 @@ def test_the_prompt_may_come_from_a_file(run, capsys, tmp_path):
     assert "prompt.txt" in line
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00to", "is not UTF-8 text: save it as UTF-8"),
+        (None, "cannot be read (Is a directory): name a text file"),
+    ],
+)
+def test_a_prompt_file_that_is_no_text(content, message, run, capsys):
+    path = run.parent / "prompt"
+    path.mkdir() if content is None else path.write_bytes(content)
+    line = refused(capsys, "sample", "--run", run, "--prompt-file", path)
+    assert message in line
+
+
+def test_a_prompt_file_may_begin_with_a_mark(run, capsys):
+    path = run.parent / "prompt.txt"
+    path.write_text("to be", encoding="utf-8-sig")
+    assert main(["sample", "--run", str(run), "--prompt-file", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("to be")
+
+
 def test_the_prompt_may_be_piped_in(run):
     done = subprocess.run(
         [sys.executable, "-m", "minigpt", "sample", "--run", str(run)],
@@ -245,8 +266,11 @@ def test_help_shows_the_presets_defaults(capsys):
         (["sample", "--run", "x", "--temperature", "nan"], "0 (greedy)"),
         (["sample", "--run", "x", "--top-p", "2"], "minigpt: top_p is 2.0"),
         (["sample", "--run", "x", "--top-k", "0"], "top_k is 0"),
-        (["sample", "--run", "x", "--num-tokens", "0"], "write 1 or more"),
+        (["sample", "--run", "x", "--num-tokens", "0"], "write 1 to"),
         (["sample", "--run", "x", "--num-samples", "0"], "num_samples is 0"),
+        (["sample", "--run", "x", "--num-samples", "9999"], "1 to 1,000"),
+        (["train", "--out", ""], "--out is empty"),
+        (["train", "--out", "."], "--out is empty"),
         (["sample", "--run", "x", "--seed", str(2**63)], "write 0 to 2**63"),
         (
             ["sample", "--run", "x", "--prompt", "a", "--prompt-file", "b"],
@@ -277,6 +301,14 @@ def test_a_text_that_is_too_small_is_refused(text, message, tmp_path, capsys):
     path.write_text(text)
     line = refused(capsys, "train", "--data", path, "--out", out, *SMALL)
     assert message in line
+    assert not out.exists()
+
+
+def test_a_batch_larger_than_the_text_is_refused(corpus, capsys):
+    out = corpus.parent / "run"
+    flags = ["train", "--data", corpus, "--out", out, *SMALL]
+    line = refused(capsys, *flags, "--batch-size", "100000000000")
+    assert "batch_size is 100,000,000,000, and the text has only" in line
     assert not out.exists()
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,8 +15,10 @@ import torch
 from minigpt import GPT, GPTConfig, TrainConfig, Trainer, load_run
 from minigpt.callbacks import Callback, LossPlot
 from minigpt.runfolder import (
+    RUN_FILES,
     Checkpoints,
     RunError,
+    RunLog,
     TrainingError,
     load_weights,
     read_checkpoint,
@@ -71,9 +74,7 @@ def outcome(folder):
     header, rows = read_log(folder / "log.jsonl")
     for key in ("commit", "date"):  # both may change while the tests run
         del header[key]
-    kept = [
-        {key: row[key] for key in row.keys() - MEASURED} for row in rows
-    ]
+    kept = [{key: row[key] for key in row.keys() - MEASURED} for row in rows]
     newest = Checkpoints(folder / "checkpoint").paths()[-1]
     return {
         "header": header,
@@ -290,6 +291,14 @@ def test_nan_stops_the_run_and_spares_the_checkpoints(
     assert outcome(folder) == outcome(whole)
 
 
+def test_before_the_first_checkpoint_nothing_is_called_intact(tmp_path):
+    for folder in (tmp_path / "run", None):
+        with pytest.raises(TrainingError, match="nothing was kept"):
+            trainer(folder, [Do(1, spoil)]).fit()
+    with pytest.raises(TrainingError, match="last good checkpoint is intact"):
+        trainer(tmp_path / "run2", [Do(12, spoil)]).fit()
+
+
 def test_a_validation_loss_that_is_no_number(tmp_path, monkeypatch):
     from minigpt import training
 
@@ -450,6 +459,56 @@ def test_a_drive_without_locks_is_trained_on(tmp_path, monkeypatch):
 def test_a_folder_is_never_trained_into_twice(whole):
     with pytest.raises(RunError, match="already holds a run"):
         trainer(whole).fit()
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_files_of_others_are_never_overwritten(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RunError, match=f"holds {name}, which a new run"):
+        trainer(tmp_path).fit()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_start_that_was_cut_short_may_be_repeated(
+    tmp_path, whole, monkeypatch
+):
+    def cut(self, header, rows=()):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "begin", cut)
+        with pytest.raises(KeyboardInterrupt):
+            trainer(tmp_path).fit()
+    assert (tmp_path / "tokenizer.json").exists()
+    trainer(tmp_path).fit()
+    assert outcome(tmp_path) == outcome(whole)
+    assert not (tmp_path / ".starting").exists()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc"
+)
+def test_the_log_is_on_the_disk_before_a_checkpoint(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, os.replace
+
+    def note_fsync(number):
+        events.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    def note_replace(source, target):
+        events.append(str(target))
+        replace(source, target)
+
+    run = trainer(tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    run.fit()
+    names = [Path(event).name for event in events]
+    steps = [n for n, name in enumerate(names) if name.startswith("step-")]
+    assert len(steps) == 8
+    for start, end in zip([0, *steps], steps):
+        assert "log.jsonl" in names[start:end]
 
 
 def test_checkpoints_without_a_config_are_not_overwritten(tmp_path, whole):
