@@ -284,11 +284,6 @@ class Windows:
                 f"context_length {T} + 1: use a longer text or a shorter "
                 "context"
             )
-        if batch_size > len(ids):
-            raise ValueError(
-                f"batch_size is {batch_size:,}, and the text has only "
-                f"{len(ids):,} tokens: write a smaller one"
-            )
         self.ids, self.batch_size, self.T, self.seed = ids, batch_size, T, seed
         # the largest offset may cost each pass one window
         self.per_pass = max(1, (len(ids) - T) // T)
@@ -625,6 +620,11 @@ class Trainer:
         if len(val_ids) < 2:
             raise ValueError(
                 f"the validation text has {len(val_ids)} tokens: it needs 2"
+            )
+        if config.batch_size > len(train_ids):
+            raise ValueError(
+                f"batch_size is {config.batch_size:,}, and the text has only "
+                f"{len(train_ids):,} tokens: write a smaller one"
             )
         self.config, self.tokenizer = config, tokenizer
         self.facts, self.train_ids = facts or {}, train_ids
