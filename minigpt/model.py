@@ -27,6 +27,10 @@ def _check_shape(c: "GPTConfig") -> None:
         if value < 1:
             raise ValueError(f"{name} is {value}: write 1 or more")
     split_width(c.emb_dim, c.n_heads)
+    for name in "qkv_bias bias tie_weights".split():
+        value = getattr(c, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, not {value!r}")
     if not 0.0 <= c.drop_rate < 1.0:
         raise ValueError(
             f"drop_rate is {c.drop_rate}: write a probability from 0 up to, "
