@@ -59,7 +59,8 @@ def fit(
     """Train on `steps` batches (x, y) of shape (B, T); return the losses.
 
     AdamW at `lr` unless an optimizer is given. The batches must be on the
-    model's device. FloatingPointError if the loss is no longer a number.
+    model's device. FloatingPointError if the loss is no longer a number,
+    ValueError if there are fewer batches than steps.
     """
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=lr)
     model.train()
@@ -72,6 +73,11 @@ def fit(
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
+    if len(losses) < steps:
+        raise ValueError(
+            f"the batches ended after {len(losses)} of {steps} steps: ask "
+            "for fewer steps, or go round the batches again"
+        )
     return losses
 
 # %% ../nbs/02_bigram.ipynb #finite

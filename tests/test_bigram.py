@@ -116,6 +116,12 @@ def test_fit_takes_exactly_its_steps_from_the_batches():
     assert fit(BigramLM(3), supply, 0) == []
 
 
+def test_fit_says_when_the_batches_end_too_early():
+    supply = some_batches(torch.tensor([0, 1, 2]), count=5)
+    with pytest.raises(ValueError, match="ended after 5 of 6 steps: ask for"):
+        fit(BigramLM(3), supply, 6)
+
+
 def test_fit_uses_the_optimizer_and_scheduler_it_is_given():
     model = BigramLM(3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
