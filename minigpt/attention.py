@@ -104,12 +104,18 @@ def leaks(model: nn.Module, idx: Tensor) -> tuple[int, int] | None:
 
     None if there is none. Changes the tokens of idx (B, T) one position
     at a time; logits before it must stay equal to the last bit. Dropout is
-    off meanwhile. ValueError where NaN makes them incomparable.
+    off meanwhile. ValueError where NaN makes them incomparable, or a
+    vocabulary of one token leaves nothing to change.
     """
     with evaluating(model):
         logits = model(idx)  # (B, T, V)
         if logits.isnan().any():
             raise ValueError("the logits are NaN: nothing can be compared")
+        if logits.shape[-1] < 2:
+            raise ValueError(
+                "the vocabulary has one token, so no token can be changed: "
+                "test a model with vocab_size 2 or more"
+            )
         for s in range(1, idx.shape[1]):
             other = idx.clone()
             other[:, s] = (other[:, s] + 1) % logits.shape[-1]  # another one

@@ -204,3 +204,11 @@ def test_leaks_cannot_compare_nan(idx):
         model.wpe.weight[2] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         leaks(model, idx)
+
+
+def test_leaks_cannot_change_the_only_token():
+    blind = TinyLM(nn.Identity(), 1, 4, 8)
+    with pytest.raises(ValueError, match="one token, so no token can be ch"):
+        leaks(blind, torch.zeros(1, 3, dtype=torch.long))
+    two = TinyLM(Shifted(1), 2, 4, 8)
+    assert leaks(two, torch.zeros(1, 3, dtype=torch.long)) == (0, 1)
