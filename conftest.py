@@ -10,6 +10,7 @@ import os
 import warnings
 from pathlib import Path
 
+import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from nbdev_directives import split_directives
@@ -94,6 +95,7 @@ class Scheduling(LoadFileScheduling):
         return super()._split_scope(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest -p no:xdist works, too
 def pytest_xdist_make_scheduler(config, log):
     if config.getvalue("dist") == "loadfile":
         return Scheduling(config, log)

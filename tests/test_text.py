@@ -180,7 +180,7 @@ def test_entropy_of_an_endless_grammar():
 )
 def test_entropy_of_a_grammar_that_never_ends(speech):
     with pytest.raises(ValueError, match="no average length"):
-        ToyLanguage({"speech": speech}).entropy_per_char
+        _ = ToyLanguage({"speech": speech}).entropy_per_char
 
 
 def test_all_ways_to_write_a_text_count():

@@ -58,7 +58,8 @@ check.clip_by_norm(in_place)
     ),
     (
         "accumulation_weights",
-        "check.accumulation_weights(lambda sizes: [1 / len(sizes)] * len(sizes))",
+        "check.accumulation_weights("
+        "lambda sizes: [1 / len(sizes)] * len(sizes))",
         "three times as much",
     ),
     (
