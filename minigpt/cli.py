@@ -179,7 +179,7 @@ class Train:
             config = self._shape(vocab_size=tokenizer.vocab_size)
         train_ids, val_ids = self._ids(text, tokenizer)
         torch.manual_seed(self.train.seed)  # the initial weights
-        trainer = Trainer(
+        return Trainer(
             _build(config),
             train_ids,
             val_ids,
@@ -195,20 +195,13 @@ class Train:
                 "data_sha256": _digest(text),
             },
         )
-        if isinstance(text, Shards):
-            plan = trainer.windows
-            trainer.windows = text.windows(
-                plan.batch_size, plan.T, self.train.seed
-            )
-        return trainer
 
     def _ids(
         self, text: str | Shards, tokenizer: Tokenizer
-    ) -> tuple[torch.Tensor | Shards, torch.Tensor]:
-        """Ids to learn from, and ids (N,) to validate with."""
+    ) -> tuple[torch.Tensor | Shards, torch.Tensor | Shards]:
+        """Ids (N,) to learn from, and ids to validate with."""
         if isinstance(text, Shards):
-            some = self.train.eval_tokens
-            return text, Shards(text.folder, "val")[: some + 1 if some else None]
+            return text, Shards(text.folder, "val")
         train_ids, val_ids = (
             torch.tensor(tokenizer.encode(part))
             for part in train_val_split(text)

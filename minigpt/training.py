@@ -596,8 +596,8 @@ def load_trainer_state(trainer: "Trainer", state: dict) -> None:
 class Trainer:
     """Trains a GPT on token ids and leaves a run folder.
 
-    train_ids, val_ids: 1-D LongTensors. Without run_dir nothing is
-    written. Everything random at step s follows from (seed, s) alone, so
+    train_ids, val_ids: 1-D LongTensors, or the Shards of chapter 12.
+    Without run_dir nothing is written. Everything random at step s follows from (seed, s) alone, so
     neither a restart nor an evaluation changes what is learned. A
     callback that sets stop_reason ends the run after the step.
     """
@@ -614,9 +614,11 @@ class Trainer:
         facts: dict | None = None,
         callbacks: Sequence[Callback] = (),
     ):
-        self.windows = Windows(
-            train_ids, config.batch_size, model.context_length, config.seed
-        )
+        plan = config.batch_size, model.context_length, config.seed
+        if hasattr(train_ids, "windows"):  # shards bring their own loader
+            self.windows = train_ids.windows(*plan)
+        else:
+            self.windows = Windows(train_ids, *plan)
         if len(val_ids) < 2:
             raise ValueError(
                 f"the validation text has {len(val_ids)} tokens: it needs 2"
@@ -629,7 +631,7 @@ class Trainer:
         self.config, self.tokenizer = config, tokenizer
         self.facts, self.train_ids = facts or {}, train_ids
         some = config.eval_tokens
-        self.val_ids = val_ids[: some + 1] if some else val_ids
+        self.val_ids = val_ids[: some + 1 if some else None]
         auto = config.device == "auto"
         self.device = check_device(best_device() if auto else config.device)
         self.model = model.to(self.device)
@@ -693,7 +695,8 @@ class Trainer:
 
     def _batch(self, index: int) -> tuple[Tensor, Tensor]:
         x, y = self.windows.batch(index)
-        return x.to(self.device), y.to(self.device)
+        beside = x.is_pinned()  # then copied while the device computes
+        return tuple(t.to(self.device, non_blocking=beside) for t in (x, y))
 
     def _after_step(self) -> None:
         """Log, evaluate, sample and save what is due at this step."""

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from minigpt import shards
 from minigpt.cli import _parse, main
+from minigpt.model import GPT, GPTConfig
 from minigpt.pretraining import (
     RUNS,
     Permutation,
@@ -38,6 +39,7 @@ from minigpt.shards import ShardSettings, build_shards, tokenize
 from minigpt.sources import Documents, SourceError
 from minigpt.text import CharTokenizer
 from minigpt.tokenizer import END_OF_TEXT, BPETokenizer
+from minigpt.training import TrainConfig, Trainer
 
 LETTERS = CharTokenizer("abcdefghijklmnopqrstuvwxyz 0123456789\n")
 SMALL = ShardSettings(shard_tokens=5000, val_fraction=0.1, piece_chars=400)
@@ -637,3 +639,21 @@ def test_the_commands_of_the_runs_are_understood(name):
     context = train.shape.context_length or 1024
     tokens = size * context * config.max_steps
     assert tokens == pytest.approx(RUNS[name].tokens, rel=1e-3)
+
+
+def test_a_trainer_takes_shards(built):
+    config = TrainConfig(
+        max_steps=3, batch_size=2, warmup_steps=0, eval_every=3,
+        device="cpu", precision="fp32",
+    )  # fmt: skip
+    losses = []
+    for train_ids, val_ids in (
+        (Shards(built), Shards(built, "val")),
+        (Shards(built), Shards(built, "val")[:]),
+    ):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(LETTERS.vocab_size, 16, 16, 2, 1))
+        trainer = Trainer(model, train_ids, val_ids, config).fit()
+        assert isinstance(trainer.windows, Prefetch)
+        losses.append([row["loss"] for row in trainer.rows])
+    assert losses[0] == losses[1]
