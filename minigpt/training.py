@@ -597,9 +597,10 @@ class Trainer:
     """Trains a GPT on token ids and leaves a run folder.
 
     train_ids, val_ids: 1-D LongTensors, or the Shards of chapter 12.
-    Without run_dir nothing is written. Everything random at step s follows from (seed, s) alone, so
-    neither a restart nor an evaluation changes what is learned. A
-    callback that sets stop_reason ends the run after the step.
+    Without run_dir nothing is written. Everything random at step s
+    follows from (seed, s) alone, so neither a restart nor an evaluation
+    changes what is learned. A callback that sets stop_reason ends the
+    run after the step.
     """
 
     def __init__(
