@@ -50,6 +50,8 @@ def output_of(tmp_path, monkeypatch, capsys):
     return output_of
 
 
+# Without data or a network the toy language does, as it does for a reader.
+@pytest.mark.filterwarnings("ignore:cannot download:UserWarning")
 @pytest.mark.parametrize(
     "code",
     [
