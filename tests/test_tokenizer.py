@@ -357,6 +357,13 @@ def test_a_damaged_file_is_refused(tmp_path, change, message):
         BPETokenizer.load(path)
 
 
+def test_a_merge_joins_what_exists_before_it():
+    assert BPETokenizer([(255, 0)]).vocab_size == 257
+    for pair in ((256, 0), (0, 256), (-1, 0)):
+        with pytest.raises(TokenizerError, match="only 256 tokens exist"):
+            BPETokenizer([pair])
+
+
 def test_a_file_that_is_not_there_or_of_another_kind(tmp_path):
     with pytest.raises(TokenizerError, match="there is no such file"):
         load_tokenizer(tmp_path / "none.json")
