@@ -27,6 +27,7 @@ import tyro
 
 from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.data_command import Data
+from minigpt.distributed import World, joined, speaks
 from minigpt.eval_command import Eval
 from minigpt.hardware import check_device
 from minigpt.info import describe, read_config
@@ -115,6 +116,9 @@ class Train:
     """Go on with the run in --out, from its newest checkpoint."""
     tensorboard: bool = False
     """Also write the log for TensorBoard, into --out/tensorboard."""
+    shard: bool = False
+    """Divide the model among the processes that torchrun starts (FSDP2),
+    instead of a copy in each; needs --optimizer adamw."""
     shape: tyro.conf.OmitArgPrefixes[Shape] = field(default_factory=Shape)
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(
         default_factory=TrainConfig
@@ -135,13 +139,21 @@ class Train:
                 f"{self.out} already holds a run: add --resume to go on "
                 "with it, or choose another --out"
             )
+        with joined(self.train.device, self.shard) as world:
+            with world.in_turn():
+                corpus = self._corpus()
+            return self._train(corpus, world)
+
+    def _train(self, corpus: str | Shards, world: World) -> int:
         command = shlex.join(["minigpt", *ARGV.get()])
-        trainer = self.trainer(self._corpus(), command)
-        trainer.callbacks.append(ProgressBar())
-        if self.tensorboard:
+        trainer = self.trainer(corpus, command, world)
+        if world.rank == 0:
+            trainer.callbacks.append(ProgressBar())
+        if self.tensorboard and world.rank == 0:
             trainer.callbacks.append(TensorBoard(self.out / "tensorboard"))
-        if self.resume:
-            for note in trainer.resume():
+        notes = trainer.resume() if self.resume else []
+        if world.rank == 0:
+            for note in notes:
                 print(f"passed over a checkpoint: {note}", file=sys.stderr)
         self._announce(trainer)
         trainer.fit()
@@ -160,7 +172,9 @@ class Train:
         verify(shards)
         return shards
 
-    def trainer(self, text: str | Shards, command: str) -> Trainer:
+    def trainer(
+        self, text: str | Shards, command: str, world: World | None = None
+    ) -> Trainer:
         """The trainer of this run; `command` goes into the log's header."""
         if self.resume:
             stored = _stored(self.out)
@@ -186,6 +200,7 @@ class Train:
             self.train,
             self.out,
             tokenizer=tokenizer,
+            world=world,
             facts={
                 "command": command,
                 "preset": self.preset,
@@ -245,6 +260,9 @@ class Train:
             f"{trainer.device}, {trainer.precision} ({trainer.reason}), "
             f"{len(trainer.train_ids):,} training tokens"
         )
+        if trainer.world.size > 1:
+            kept = "parts" if self.shard else "copies"
+            print(f"{trainer.world.size} processes with {kept} of the model")
         compiled, reason = choose_compile(self.train.compile, trainer.device)
         if self.train.compile and not compiled:
             print(f"not compiled: {reason}")
@@ -562,14 +580,18 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"minigpt: {error}", file=sys.stderr)
-        return 2
+        return _complain(error, 2)
     except TrainingError as error:
-        print(f"minigpt: {error}", file=sys.stderr)
-        return 1
+        return _complain(error, 1)
     except KeyboardInterrupt:
-        print("minigpt: stopped by Ctrl-C", file=sys.stderr)
-        return INTERRUPTED
+        return _complain("stopped by Ctrl-C", INTERRUPTED)
+
+
+def _complain(error: Exception | str, code: int) -> int:
+    """Say what went wrong, once, however many processes there are."""
+    if speaks():
+        print(f"minigpt: {error}", file=sys.stderr)
+    return code
 
 
 def _plain_warning(message, category, filename, lineno, file=None, line=None):

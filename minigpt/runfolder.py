@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,7 +170,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     )
 
 
-def load_weights(model: GPT, path: Path) -> None:
+def load_weights(
+    model: GPT,
+    path: Path,
+    fill: Callable[[GPT, dict], object] = GPT.load_state_dict,
+) -> None:
     """Fill a model from a safetensors file; RunError says what is wrong."""
     state = _read_weights(path)
     if model.config.tie_weights and "wte.weight" in state:
@@ -183,7 +187,7 @@ def load_weights(model: GPT, path: Path) -> None:
             f"{path} does not fit the model of config.json: {wrong[0]} "
             "is missing, extra or of another shape"
         )
-    model.load_state_dict(state)
+    fill(model, state)
 
 
 class Checkpoints:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from .bigram import evaluate, generate
 from .callbacks import Callback, LossPlot
+from minigpt.distributed import World
 from minigpt.hardware import (
-    check_device,
     flops_per_token,
     peak_flops,
     synchronize,
@@ -48,7 +48,7 @@ from minigpt.runfolder import (
     writing,
 )
 from .runs import describe_machine
-from .text import CharTokenizer, best_device
+from .text import CharTokenizer
 
 # %% ../nbs/07_training.ipynb #checkcfg
 _FROM_ONE = (
@@ -235,9 +235,16 @@ class TrainStep:
     """One optimizer step: micro-batches in; loss and gradient norm out."""
 
     def __init__(
-        self, model: GPT, config: TrainConfig, device: str, precision: str
+        self,
+        model: GPT,
+        config: TrainConfig,
+        device: str,
+        precision: str,
+        world: World | None = None,
     ):
         self.model, self.config = model, config
+        self.world = w = world or World()
+        _, self.count = w.share(config.batch_size, config.grad_accum)
         self.device, self.precision = device, precision
         self.optimizer = make_optimizer(model, config, precision)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
@@ -245,7 +252,8 @@ class TrainStep:
             torch.device(device).type, enabled=precision == "fp16"
         )
         compiled, _ = choose_compile(config.compile, device)
-        self.forward = torch.compile(model) if compiled else model
+        forward = w.forward(model, device)
+        self.forward = torch.compile(forward) if compiled else forward
 
     def __call__(
         self, step: int, batches: Iterable[tuple[Tensor, Tensor]]
@@ -253,11 +261,12 @@ class TrainStep:
         for group, peak in zip(self.optimizer.param_groups, self.peaks):
             group["lr"] = peak * lr_factor(step, self.config)
         losses = []
-        for x, y in batches:
-            with autocast(self.device, self.precision):
-                logits = self.forward(x).flatten(0, 1)  # (B * T, V)
-                loss = F.cross_entropy(logits, y.flatten())
-            self.scaler.scale(loss / self.config.grad_accum).backward()
+        for number, (x, y) in enumerate(batches, 1):
+            with self.world.micro_batch(is_last=number == self.count):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(x).flatten(0, 1)  # (B * T, V)
+                    loss = F.cross_entropy(logits, y.flatten())
+                self.scaler.scale(loss / self.count).backward()
             losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(
@@ -266,7 +275,7 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).mean(), norm
+        return torch.stack(losses).mean(), self.world.whole(norm)
 
 # %% ../nbs/07_training.ipynb #windows
 class Windows:
@@ -381,8 +390,9 @@ def choose_precision(wanted: str, device: str) -> tuple[str, str]:
 class Meter:
     """Losses, gradient norms and honest seconds since the last log row."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, world: World | None = None):
         self.device, self.seconds = device, 0.0
+        self.world = world or World()
         self.new: list[Tensor] = []  # not yet read: may not be computed yet
         self.clear()
 
@@ -401,7 +411,9 @@ class Meter:
 
     def settle(self) -> list[list[float]]:
         """Wait for the device, read the clock; the new (loss, norm)s."""
-        read = torch.stack(self.new).tolist() if self.new else []
+        read = []
+        if self.new:
+            read = self.world.mean(torch.stack(self.new)).tolist()
         synchronize(self.device)
         now = time.perf_counter()
         self.seconds += now - self._clock
@@ -427,7 +439,8 @@ def load_step_state(step: TrainStep, state: dict) -> None:
         for group in step.optimizer.param_groups
     ]
     try:
-        step.optimizer.load_state_dict(state["optimizer"])
+        mine = step.world.split(state["optimizer"], step.optimizer)
+        step.optimizer.load_state_dict(mine)
     except (KeyError, ValueError, RuntimeError) as error:
         raise RunError(
             f"the checkpoint is of another optimizer ({error}): keep the "
@@ -521,7 +534,7 @@ def settle_sound(trainer: "Trainer") -> None:
     """settle; TrainingError also if a weight is no number."""
     settle(trainer)
     sound = [p.isfinite().all() for p in trainer.model.parameters()]
-    if not torch.stack(sound).all():
+    if not torch.stack(trainer.world.whole(sound)).all():
         what = f"a weight is no number at step {trainer.step}"
         raise _broken(trainer, what)
 
@@ -542,18 +555,20 @@ def train_row(trainer: "Trainer") -> dict:
         "grad_norm": meter.norm if math.isfinite(meter.norm) else None,
         "seconds": round(meter.seconds, 3),
         "tokens_per_s": round(speed, 1),
-        "mfu": peak and round(speed * work / peak, 4),
+        "mfu": peak and round(speed * work / peak / t.world.size, 4),
         **usage(t.device),
     }
 
 # %% ../nbs/07_training.ipynb #looks
 def val_loss(trainer: "Trainer") -> float:
     """The validation loss; TrainingError if it is no number."""
-    t = trainer
+    t, T = trainer, trainer.model.context_length
+
+    def loss_on(ids: Tensor) -> float:
+        return evaluate(t.model, ids, T, t.config.batch_size)
+
     with autocast(t.device, t.precision):
-        loss = evaluate(
-            t.model, t.val_ids, t.model.context_length, t.config.batch_size
-        )
+        loss = t.world.mean_loss(loss_on, t.val_ids, T)
     if not math.isfinite(loss):
         what = f"the validation loss is {loss} at step {t.step}"
         raise _broken(trainer, what)
@@ -561,13 +576,16 @@ def val_loss(trainer: "Trainer") -> float:
 
 
 def sample_text(trainer: "Trainer") -> str:
-    """A text by the model, drawn from a generator of its own."""
+    """A text by the model, drawn by rank 0 from a generator of its own."""
     t = trainer
     dice = torch.Generator().manual_seed(_mix(t.config.seed, t.step))
     # a text begins after the end of another, or a newline: character 0
     first = getattr(t.tokenizer, "start_id", 0)
-    start = torch.full((1, 1), first, device=t.device)
-    ids = generate(t.model, start, t.config.sample_tokens, generator=dice)
+    model = t.world.gathered(t.model)
+    if t.world.rank > 0:
+        return ""
+    start = torch.full((1, 1), first, device=next(model.parameters()).device)
+    ids = generate(model, start, t.config.sample_tokens, generator=dice)
     return t.tokenizer.decode(ids[0, 1:].tolist())
 
 # %% ../nbs/07_training.ipynb #tstate
@@ -614,8 +632,13 @@ class Trainer:
         tokenizer: CharTokenizer | None = None,
         facts: dict | None = None,
         callbacks: Sequence[Callback] = (),
+        world: World | None = None,
     ):
-        plan = config.batch_size, model.context_length, config.seed
+        self.world = w = world or World()
+        rows, self.micro_batches = w.share(
+            config.batch_size, config.grad_accum
+        )
+        plan = rows, model.context_length, config.seed
         if hasattr(train_ids, "windows"):  # shards bring their own loader
             self.windows = train_ids.windows(*plan)
         else:
@@ -633,13 +656,14 @@ class Trainer:
         self.facts, self.train_ids = facts or {}, train_ids
         some = config.eval_tokens
         self.val_ids = val_ids[: some + 1 if some else None]
-        auto = config.device == "auto"
-        self.device = check_device(best_device() if auto else config.device)
-        self.model = model.to(self.device)
-        self._use(*choose_precision(config.precision, self.device))
+        self.device = w.device(config.device)
+        chosen = w.agree(choose_precision(config.precision, self.device))
+        w.check(config, chosen[0])
+        self.model = w.place(model, self.device)
+        self._use(*chosen)
         self.step, self.best_loss, self.bad_evals = 0, math.inf, 0
         self.stop_reason, self.interrupted = "", False
-        self.meter, self.rows = Meter(self.device), []
+        self.meter, self.rows = Meter(self.device, w), []
         self.callbacks, self.run_dir = list(callbacks), None
         if run_dir is not None:
             self.run_dir, self._begun = Path(run_dir), False
@@ -652,44 +676,55 @@ class Trainer:
     def _use(self, precision: str, reason: str) -> None:
         self.precision, self.reason = precision, reason
         self.train_step = TrainStep(
-            self.model, self.config, self.device, precision
+            self.model, self.config, self.device, precision, self.world
         )
 
     def fit(self) -> "Trainer":
         """Train to the end, an early stop or Ctrl-C; returns itself."""
         self.interrupted = False
         devices = [self.device] if self.device.startswith("cuda") else []
-        alone = contextlib.nullcontext()
-        if self.run_dir is not None:
-            alone = only_writer(self.run_dir)
         with (
-            alone,
+            self._only_writer(),
             ctrl_c(self),
             torch.random.fork_rng(devices),
             fast_matmuls(self.device),
             explain_memory(self.config),
         ):
-            if self.run_dir is not None and not self._begun:
+            if self._writes() and not self._begun:
                 self._begin()
             self._tell("on_start")
             try:
                 self.meter.start()
-                while self.step < self.config.max_steps and not (
-                    self.stop_reason or self.interrupted
-                ):
+                while not self._stopping():
                     self._one_step()
                     self._after_step()
-                if self.interrupted and self.run_dir is not None:
+                if self._halted and self.run_dir is not None:
                     self._keep_what_was_trained()
+                self.interrupted = self._halted
             finally:
                 self._tell("on_end")
         return self
 
+    def _writes(self) -> bool:
+        return self.run_dir is not None and self.world.rank == 0
+
+    def _only_writer(self):
+        if self._writes():
+            return only_writer(self.run_dir)
+        return contextlib.nullcontext()
+
+    def _stopping(self) -> bool:
+        # a signal reaches the ranks at different steps: they agree on one
+        self._halted = self.world.any(self.interrupted)
+        over = self.step >= self.config.max_steps
+        return over or self._halted or bool(self.stop_reason)
+
     def _one_step(self) -> None:
-        torch.manual_seed(_mix(self.config.seed, self.step))  # dropout
+        turn = self.step * self.world.size + self.world.rank
+        torch.manual_seed(_mix(self.config.seed, turn))  # dropout
         self.model.train()
-        first = self.step * self.config.grad_accum
-        numbers = range(first, first + self.config.grad_accum)
+        first = turn * self.micro_batches
+        numbers = range(first, first + self.micro_batches)
         self.meter.add(*self.train_step(self.step, map(self._batch, numbers)))
         self.step += 1
         self._tell("on_step")
@@ -731,7 +766,7 @@ class Trainer:
         row = {"kind": "val", "step": self.step, "loss": loss}
         self._emit(row | {"seconds": round(self.meter.seconds, 3)})
         if self.bad_evals == 0 and self.run_dir is not None:
-            self.write("model.safetensors", weights_to_bytes(self.model))
+            self._write_weights()
         self.meter.start()
 
     def _sample(self) -> None:
@@ -742,8 +777,11 @@ class Trainer:
 
     def _save(self) -> None:
         settle_sound(self)
-        self.log.sync()  # never behind a checkpoint, whatever happens
-        self.checkpoints.save(self.step, self.model, trainer_state(self))
+        model = self.world.gathered(self.model)
+        state = self.world.whole(trainer_state(self))
+        if self._writes():
+            self.log.sync()  # never behind a checkpoint, whatever happens
+            self.checkpoints.save(self.step, model, state)
         self.meter.start()
 
     def _emit(self, row: dict) -> None:
@@ -754,12 +792,22 @@ class Trainer:
         )
 
     def _tell(self, event: str, *args) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(self, *args)
+        if self.world.rank == 0:
+            for callback in self.callbacks:
+                getattr(callback, event)(self, *args)
+        if event in ("on_step", "on_row") and self.world.any(
+            bool(self.stop_reason)
+        ):
+            self.stop_reason = self.stop_reason or "as rank 0 was told"
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the run folder completely or not at all."""
         write_atomic(self.run_dir / name, data)
+
+    def _write_weights(self) -> None:
+        model = self.world.gathered(self.model)
+        if self._writes():
+            self.write("model.safetensors", weights_to_bytes(model))
 
     def header(self) -> dict:
         """The first line of the log: what was run, on what."""
@@ -769,6 +817,7 @@ class Trainer:
             "train": asdict(self.config),
             "params": self.model.num_params(),
             "precision": self.precision,
+            "processes": self.world.size,
             **self.facts,
             **describe_machine(self.device),
         }
@@ -794,8 +843,9 @@ class Trainer:
     def _keep_what_was_trained(self) -> None:
         """After Ctrl-C: a checkpoint, and weights if there are none yet."""
         self._save()
-        if not (self.run_dir / "model.safetensors").exists():
-            self.write("model.safetensors", weights_to_bytes(self.model))
+        best = self.run_dir / "model.safetensors"
+        if not self.world.agree(best.exists()):
+            self._write_weights()
 
     def resume(self) -> list[str]:
         """Go back to the newest sound checkpoint of run_dir.
@@ -812,12 +862,20 @@ class Trainer:
             )
         if self.config.precision == "auto":
             self._use(stored["precision"], "as when the run began")
-        with only_writer(self.run_dir):
+        with self._only_writer():
             if self.checkpoints.paths():
                 path, state, notes = self.checkpoints.load_newest()
-                load_weights(self.model, path / "model.safetensors")
+                if self.world.any(path.name != self.world.agree(path.name)):
+                    raise RunError(
+                        f"the processes see different checkpoints in "
+                        f"{self.run_dir}: use a folder that all machines share"
+                    )
+                weights = path / "model.safetensors"
+                load_weights(self.model, weights, self.world.fill)
                 load_trainer_state(self, state)
-            self.rows = self.log.rewind(self.header(), self.step)
+            if self._writes():
+                self.rows = self.log.rewind(self.header(), self.step)
+        self.rows = self.world.agree(self.rows)
         self.stop_reason = why_stop(self.rows, self.bad_evals, self.config)
         self._begun = True
         return notes
