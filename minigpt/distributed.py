@@ -31,7 +31,7 @@ LOST = (
     "its checkpoints are kept: go on with --resume, with any number of "
     "processes"
 )
-_stores: list[dist.Store] = []  # of the run that this process is part of
+_stores: list = []  # the key-value store of the run this process is in
 
 
 class World:
@@ -100,6 +100,14 @@ class World:
         """loss(ids), the mean over windows of T; ranks share the work."""
         return loss(ids[:])
 
+    def local(self, model: GPT) -> list[Tensor]:
+        """The parameters, or this rank's parts of them."""
+        return list(model.parameters())
+
+    def scalar(self, value: Tensor) -> Tensor:
+        """A number that was computed from all parameters."""
+        return value
+
     def whole(self, state):
         """Nested dicts and lists with every sharded tensor gathered."""
         return state
@@ -134,7 +142,7 @@ class DataParallel(World):
                 f"process {self.local_rank} has no GPU of its own, there are "
                 f"{count}: write --nproc-per-node {count}, or --device cpu"
             )
-        return f"cuda:{self.local_rank}"
+        return check_device(f"cuda:{self.local_rank}")
 
     def forward(self, model: GPT, device: str) -> nn.Module:
         if self._ddp is None or self._ddp.module is not model:
@@ -226,6 +234,12 @@ class Sharded(DataParallel):
     ) -> float:
         return loss(ids[:])  # the ranks compute together, each needs all
 
+    def local(self, model: GPT) -> list[Tensor]:
+        return [p.to_local() for p in model.parameters()]
+
+    def scalar(self, value: Tensor) -> Tensor:
+        return value.full_tensor()
+
     def whole(self, state):
         if isinstance(state, dict):
             return {key: self.whole(value) for key, value in state.items()}
@@ -279,7 +293,9 @@ def _kind(name: str) -> str:
             f"device {name!r} cannot be shared by several processes: write "
             "cuda (each takes the card of its number) or cpu"
         )
-    return torch.device(check_device(kind)).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        check_device(kind)  # says why
+    return kind
 
 
 @contextlib.contextmanager
@@ -330,7 +346,7 @@ def _connected(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
         _stores.clear()
         signal.signal(signal.SIGTERM, before)
-    except RuntimeError as error:
+    except Exception as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one report is enough
         if _is_about_a_rank(error):
             raise TrainingError(LOST) from error
@@ -342,12 +358,12 @@ def _lost(number, frame):
     raise TrainingError(LOST)
 
 
-def _is_about_a_rank(error: RuntimeError) -> bool:
+def _is_about_a_rank(error: Exception) -> bool:
+    if isinstance(error, TrainingError) or not isinstance(error, RuntimeError):
+        return False
     signs = ("connection", "gloo", "nccl", "timed out", "timeout", "peer")
-    text = str(error).lower()
-    ours = isinstance(error, TrainingError)
     known = isinstance(error, dist.DistError)
-    return known or (not ours and any(sign in text for sign in signs))
+    return known or any(sign in str(error).lower() for sign in signs)
 
 
 def speaks() -> bool:

@@ -275,7 +275,7 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).mean(), self.world.whole(norm)
+        return torch.stack(losses).mean(), self.world.scalar(norm)
 
 # %% ../nbs/07_training.ipynb #windows
 class Windows:
@@ -533,8 +533,9 @@ def settle(trainer: "Trainer") -> None:
 def settle_sound(trainer: "Trainer") -> None:
     """settle; TrainingError also if a weight is no number."""
     settle(trainer)
-    sound = [p.isfinite().all() for p in trainer.model.parameters()]
-    if not torch.stack(trainer.world.whole(sound)).all():
+    mine = trainer.world.local(trainer.model)
+    sound = torch.stack([p.isfinite().all() for p in mine]).all()
+    if trainer.world.any(not sound):
         what = f"a weight is no number at step {trainer.step}"
         raise _broken(trainer, what)
 
