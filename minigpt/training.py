@@ -796,9 +796,7 @@ class Trainer:
         if self.world.rank == 0:
             for callback in self.callbacks:
                 getattr(callback, event)(self, *args)
-        if event in ("on_step", "on_row") and self.world.any(
-            bool(self.stop_reason)
-        ):
+        if event != "on_end" and self.world.any(bool(self.stop_reason)):
             self.stop_reason = self.stop_reason or "as rank 0 was told"
 
     def write(self, name: str, data: bytes) -> None:
