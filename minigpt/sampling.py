@@ -8,7 +8,9 @@ __all__ = ['apply_temperature', 'keep_top_k', 'keep_top_p', 'keep_min_p', 'penal
 
 # %% ../nbs/08_sampling.ipynb #imports
 import codecs
+import contextlib
 import math
+import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -359,10 +361,29 @@ def by_columns(model: nn.Module) -> nn.Module:
     quicker for one vector at a time on many processors.
     """
     copy = deepcopy(model).eval()
-    for layer in copy.modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight.data = layer.weight.data.t().contiguous().t()
+    layers = [part for part in copy.modules() if isinstance(part, nn.Linear)]
+    rooms = _one_piece([layer.weight for layer in layers])
+    for layer, room in zip(layers, rooms):
+        layer.weight.data = room.copy_(layer.weight.data.t()).t()
     return copy
+
+
+def _one_piece(weights: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Room for the transpose of each weight; on a CPU all side by side."""
+    shapes = [tuple(w.shape[::-1]) for w in weights]
+    if not weights or weights[0].device.type != "cpu":
+        yield from (w.new_empty(s) for w, s in zip(weights, shapes))
+        return
+    memory = mmap.mmap(-1, sum(w.nbytes for w in weights))
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux; a request, not a demand
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    start = 0
+    for w, shape in zip(weights, shapes):
+        flat = torch.frombuffer(memory, dtype=w.dtype, count=w.numel(),
+                                offset=start)
+        yield flat.view(shape)
+        start += w.nbytes
 
 # %% ../nbs/08_sampling.ipynb #int8
 def to_int8(model: nn.Module) -> nn.Module:
