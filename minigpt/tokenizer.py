@@ -434,7 +434,7 @@ def _read_stored(path: str | os.PathLike, *kinds: str) -> dict:
         problem = f"it holds a tokenizer of type {stored['type']!r}"
     except FileNotFoundError:
         problem = "there is no such file"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         problem = "it cannot be read"
     raise TokenizerError(
         f"{path} is no tokenizer of type {' or '.join(kinds)}: {problem}; "
