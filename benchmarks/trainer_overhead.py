@@ -37,10 +37,13 @@ CONFIG = TrainConfig(
 
 
 class Pausing(Callback):
-    """Stops the trainer after each turn, as Ctrl-C would."""
+    """Stops the trainer after each turn of steps, as Ctrl-C would."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
 
     def on_step(self, trainer: Trainer) -> None:
-        trainer.interrupted = trainer.step % STEPS == 0
+        trainer.interrupted = trainer.step % self.steps == 0
 
 
 def model() -> GPT:
@@ -65,7 +68,7 @@ def trainer_turns(ids: torch.Tensor, folder: str) -> Iterator[float]:
     trainer = Trainer(model(), ids, ids[:65], CONFIG, f"{folder}/run")
     # a pause would write a checkpoint, which is no part of a step
     trainer._keep_what_was_trained = lambda: None
-    trainer.callbacks.append(Pausing())
+    trainer.callbacks.append(Pausing(STEPS))
     while True:
         start = time.process_time()
         trainer.fit()

@@ -43,7 +43,6 @@ from minigpt.runfolder import (
 )
 from minigpt.sampling import (
     Sampler,
-    by_columns,
     complete,
     stream,
     to_int8,
@@ -344,8 +343,6 @@ class Sample:
         model, tokenizer = load_run(self.run, device)
         if self.int8:
             model = to_int8(model)
-        elif device == "cpu":
-            model = by_columns(model)
         prompt = self._read_prompt() or _first_token(tokenizer)
         _refuse_unknown(prompt, tokenizer)
         generator = torch.Generator(device)

@@ -8,6 +8,7 @@ __all__ = ['PRESETS', 'GPT_CONFIG_124M', 'GPTConfig', 'init_weights', 'GPT', 'co
 # %% ../nbs/06_gpt.ipynb #49852674
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +154,7 @@ class GPT(nn.Module):
 
     The parameter names and the pre-LayerNorm layout are GPT-2's
     (Radford et al. 2019). With chapter 8's KVCache, idx continues the
-    text that the cache has seen.
+    text that the cache has seen; with targets, forward returns the loss.
     """
 
     def __init__(self, config: GPTConfig):
@@ -170,20 +171,25 @@ class GPT(nn.Module):
         if c.tie_weights:
             self.lm_head.weight = self.wte.weight
 
-    def forward(self, idx: Tensor, cache=None, last=False) -> Tensor:
+    def forward(self, idx, cache=None, last=False, targets=None) -> Tensor:
         x = _tokens(self, idx)  # (B, T, C)
         positions = _positions(self, idx, cache)  # (T,), a cache's (B, T)
         x = self.drop(x + self.wpe(positions))  # (B, T, C)
         layers = [None] * len(self.h) if cache is None else cache.layers
         for block, layer in zip(self.h, layers):
             x = block(x, layer)  # (B, T, C)
-        x = x[:, -1:] if last else x  # (B, T, C), or only the last, (B, 1, C)
-        return self.lm_head(self.ln_f(x))  # (B, T, V)
+        x = self.ln_f(x[:, -1:] if last else x)  # (B, T, C), (B, 1, C)
+        if targets is not None:
+            return self.head_loss(x, targets)  # ()
+        return self.lm_head(x)  # (B, T, V), (B, 1, V)
+
+    def head_loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        logits = self.lm_head(x)  # (B, T, V)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of targets (B, T) given idx (B, T)."""
-        logits = self(idx)  # (B, T, V)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return self(idx, targets=targets)
 
     def num_params(self) -> int:
         """Parameters, a tied output layer counted once."""
@@ -248,9 +254,7 @@ class Muon(torch.optim.Optimizer):
         m, (rows, cols) = group["momentum"], params[0].shape
         ahead = []
         for p in params:
-            if not self.state[p]:
-                self.state[p]["mean"] = torch.zeros_like(p)
-            mean = self.state[p]["mean"].lerp_(p.grad, 1 - m)
+            mean = self._mean(p, m)
             ahead.append(p.grad.lerp(mean, m))  # Nesterov's look ahead
         height = cols if rows == 3 * cols else rows
         stack = torch.stack(ahead).view(-1, height, cols).to(self.dtype)
@@ -259,6 +263,12 @@ class Muon(torch.optim.Optimizer):
         for p, move in zip(params, moves):
             p.mul_(1 - group["lr"] * group["weight_decay"])
             p.add_(move, alpha=-lr)
+
+    def _mean(self, p: Tensor, m: float) -> Tensor:
+        """The running mean of p's gradients, with the newest one."""
+        if not self.state[p]:
+            self.state[p]["mean"] = torch.zeros_like(p)
+        return self.state[p]["mean"].lerp_(p.grad, 1 - m)
 
 # %% ../nbs/06_gpt.ipynb #3eb1c885
 def _kinds(model: nn.Module) -> tuple[list, list]:
@@ -269,11 +279,14 @@ def _kinds(model: nn.Module) -> tuple[list, list]:
     return inside, rest
 
 # %% ../nbs/06_gpt.ipynb #3ceebc50
+_FusedAdamW = partial(torch.optim.AdamW, fused=True)
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the matrices inside the blocks, AdamW for everything else.
 
     Two optimizers that answer as one; `lr` is AdamW's. Weight decay pulls
-    on Muon's matrices only.
+    on Muon's matrices only. `kinds` makes the two of other classes.
     """
 
     def __init__(
@@ -285,13 +298,13 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
         dtype: torch.dtype = torch.bfloat16,
+        kinds=(Muon, _FusedAdamW),
     ):
         inside, rest = _kinds(model)
+        muon, adamw = kinds
         self.parts = [
-            Muon(inside, muon_lr, weight_decay=weight_decay, dtype=dtype),
-            torch.optim.AdamW(
-                rest, lr, betas, eps=1e-10, weight_decay=0.0, fused=True
-            ),
+            muon(inside, muon_lr, weight_decay=weight_decay, dtype=dtype),
+            adamw(rest, lr, betas, eps=1e-10, weight_decay=0.0),
         ]
         # the groups are shared: a scheduler that sets ours sets theirs
         super().__init__(self._groups(), {})

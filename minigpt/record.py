@@ -27,6 +27,7 @@ PIECES = {
     "pocket": "the pocket model, trained by its recipe",
     "recipe": "what each part of the pocket recipe is worth",
     "mini": "the mini model, trained by its recipe",
+    "speed": "tokens per second of training: gpt2 on a GPU, else pocket",
     "memorise": "GPT-2 124M learns Shakespeare by heart (needs a GPU)",
 }
 
@@ -144,11 +145,11 @@ def _ladder(options: Record, name: str) -> int:
     return 0
 
 
-def _recipe(options: Record, name: str) -> int:
-    script = PACKAGE.parent / "benchmarks" / "recipe.py"
+def _benchmark(options: Record, name: str) -> int:
+    script = PACKAGE.parent / "benchmarks" / f"{name}.py"
     if not script.is_file():
         raise ValueError(
-            "the record 'recipe' is made by benchmarks/recipe.py, which "
+            f"the record {name!r} is made by benchmarks/{name}.py, which "
             "is in the repository and not in the package: clone it"
         )
     return subprocess.run([sys.executable, script, "--record"]).returncode
@@ -157,5 +158,6 @@ def _recipe(options: Record, name: str) -> int:
 MAKE: dict[str, Callable[[Record, str], int]] = {
     "ladder": _ladder,
     "memorise": _memorise,
-    "recipe": _recipe,
+    "recipe": _benchmark,
+    "speed": _benchmark,
 }

@@ -193,6 +193,8 @@ def _slices(text: str, size: int = 1 << 16) -> Iterator[str]:
 
 def _sound(text: str) -> str:
     """text without halves of surrogate pairs, which UTF-8 cannot write."""
+    if not isinstance(text, str):
+        raise TypeError(f"text is a {type(text).__name__}: give a str")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -244,7 +246,7 @@ class _Decoder:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of the ids; an id that does not exist becomes �."""
-        ids = ids.tolist() if isinstance(ids, Tensor) else ids
+        ids = ids.flatten().tolist() if isinstance(ids, Tensor) else ids
         tokens, size = self._tokens, len(self._tokens)
         return b"".join(
             [tokens[i] if 0 <= i < size else REPLACEMENT for i in ids]
@@ -362,6 +364,8 @@ class BPETokenizer(_Encoder):
 
 # %% ../nbs/09_tokenizer.ipynb #checking
 def _check_special(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TokenizerError("special_tokens is one string: give a list")
     for name in names:
         if not isinstance(name, str) or not name or _last_cut(f"x{name}"):
             raise TokenizerError(
@@ -384,6 +388,10 @@ def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
                 f"only {len(tokens)} tokens exist before it"
             )
         tokens.append(tokens[left] + tokens[right])
+        if len(tokens[-1]) > 2**20:
+            raise TokenizerError("a token is longer than a megabyte")
+    if len(set(merges)) < len(merges):
+        raise TokenizerError("a merge is there twice")
     return tokens
 
 # %% ../nbs/09_tokenizer.ipynb #checkargs
@@ -434,7 +442,7 @@ def _read_stored(path: str | os.PathLike, *kinds: str) -> dict:
         problem = f"it holds a tokenizer of type {stored['type']!r}"
     except FileNotFoundError:
         problem = "there is no such file"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         problem = "it cannot be read"
     raise TokenizerError(
         f"{path} is no tokenizer of type {' or '.join(kinds)}: {problem}; "

@@ -522,3 +522,14 @@ def test_the_snippet_of_other_courses():
         model = GPT(GPT_CONFIG_124M)
         idx = torch.zeros(2, 256, dtype=torch.long)
         assert model(idx).shape == (2, 256, 50257)
+
+
+@pytest.mark.parametrize("key", ["n_layer", "n_embd", "n_positions"])
+def test_an_absurd_size_is_refused_at_once(folder, key):
+    edit_config(folder, **{key: 10**15})
+    assert f"{key} is {10**15}, above" in refusal(folder)
+
+
+def test_a_file_nested_too_deeply_is_refused(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+    assert "nested too deeply" in refusal(folder)

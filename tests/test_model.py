@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -271,3 +272,29 @@ def test_an_id_outside_the_vocabulary_is_named(wrong):
     )
     with pytest.raises(ValueError, match=message):
         model(idx)
+
+
+def test_targets_turn_the_same_call_into_the_loss():
+    model = GPT(GPTConfig(30, 16, 24, 3, 2))
+    idx, targets = torch.randint(30, (2, 2, 16))
+    logits = model(idx)
+    plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    assert torch.equal(model(idx, targets=targets), plain)
+    assert torch.equal(model.loss(idx, targets), plain)
+    last = model(idx, last=True, targets=targets[:, -1:])
+    wanted = F.cross_entropy(logits[:, -1], targets[:, -1])
+    torch.testing.assert_close(last, wanted)
+
+
+def test_other_optimizers_can_take_both_parts():
+    made = []
+
+    class Plain(torch.optim.SGD):
+        def __init__(self, params, lr, *args, **kwargs):
+            made.append(len(params))
+            super().__init__(params, lr)
+
+    model = GPT(GPTConfig(30, 16, 24, 3, 2))
+    optimizer = MuonAdamW(model, muon_lr=0.5, lr=0.25, kinds=(Plain, Plain))
+    assert made == [8, len([*model.parameters()]) - 8]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]

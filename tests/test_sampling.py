@@ -13,9 +13,9 @@ from minigpt.sampling import (
     Sampler,
     TextStream,
     apply_temperature,
-    by_columns,
     complete,
     generate,
+    in_blocks,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -373,17 +373,71 @@ def test_int8_is_a_copy_that_writes():
     assert generate(small, idx, 20).shape == (1, 26)
 
 
-def test_by_columns_is_the_same_model_in_another_order():
-    before = {k: v.clone() for k, v in MODEL.state_dict().items()}
-    copy = by_columns(MODEL)
-    assert copy.lm_head.weight is copy.wte.weight  # still tied
-    assert copy.h[0].mlp.c_fc.weight.stride() == (1, 64)
-    assert MODEL.h[0].mlp.c_fc.weight.is_contiguous()
-    for key, value in copy.state_dict().items():
-        assert torch.equal(value, before[key])
-    idx = prompt(6)[None]
-    greedy = [generate(m, idx, 30, temperature=0) for m in (MODEL, copy)]
-    assert torch.equal(*greedy)
+def wide_model() -> GPT:
+    """Large enough to gain from blocks; its 67 characters leave a rest."""
+    torch.manual_seed(0)
+    return GPT(GPTConfig(67, 32, 256, 4, 2)).eval()
+
+
+needs_mkl = pytest.mark.skipif(
+    not torch.backends.mkl.is_available(), reason="PyTorch has no MKL here"
+)
+
+
+@needs_mkl
+def test_in_blocks_is_the_same_model_around_the_same_weights():
+    model = wide_model()
+    twin = in_blocks(model)
+    assert twin is not model
+    kinds = [type(m).__name__ for m in twin.modules()]
+    assert kinds.count("_InBlocks") == 8  # the head is small: it stays
+    ours = {p.data_ptr() for p in model.parameters()}
+    assert {p.data_ptr() for p in twin.parameters()} == ours
+    idx = torch.randint(67, (2, 9))
+    assert torch.equal(twin(idx), model(idx))
+    one = idx[:1, :1]
+    torch.testing.assert_close(twin(one), model(one), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight.mul_(2)  # trained on: the twin follows
+    torch.testing.assert_close(twin(one), model(one), rtol=0, atol=1e-5)
+
+
+@needs_mkl
+@pytest.mark.parametrize("bias", (True, False))
+@pytest.mark.parametrize("rows", (16, 1000, 1007, 50_257))
+def test_a_layer_in_blocks_equals_the_layer(rows, bias):
+    layer = torch.nn.Linear(4096, rows, bias=bias)
+    x = torch.randn(1, 1, 4096)
+    twin = in_blocks(layer)
+    assert twin is not layer
+    torch.testing.assert_close(twin(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_in_blocks_leaves_alone_what_gains_nothing():
+    assert in_blocks(MODEL) is MODEL  # small
+    assert in_blocks(to_int8(wide_model())) is not None
+    half = wide_model().bfloat16()
+    assert in_blocks(half) is half
+    few = torch.nn.Linear(10_000, 10)
+    assert in_blocks(few) is few
+    seen = torch.nn.Linear(512, 512)
+    seen.register_forward_hook(lambda *_: None)
+    assert in_blocks(seen) is seen
+
+
+@needs_mkl
+def test_generation_uses_blocks_and_writes_the_same(monkeypatch):
+    model, idx = wide_model(), torch.randint(67, (1, 5))
+    used = []
+    real = torch.baddbmm
+    monkeypatch.setattr(
+        torch, "baddbmm", lambda *a: used.append(1) or real(*a)
+    )
+    quick = generate(model, idx, 40, temperature=0)
+    assert used
+    used.clear()
+    plain = generate(model, idx, 40, temperature=0, use_cache=False)
+    assert not used and torch.equal(quick, plain)
 
 
 @pytest.mark.skipif(

@@ -341,6 +341,7 @@ def test_special_tokens_come_back_from_the_file(tmp_path):
     [
         (lambda s: s[:-9], "it cannot be read"),
         (lambda s: "[]", "it cannot be read"),
+        (lambda s: "[" * 100_000, "it cannot be read"),
         (lambda s: s.replace('"bpe"', '"word"'), "of type 'word'"),
         (lambda s: s.replace('"merges"', '"m"'), "is damaged"),
         (lambda s: s.replace("[[", "[[99999, 1], ["), "merge 0 joins 99999"),
@@ -355,6 +356,26 @@ def test_a_damaged_file_is_refused(tmp_path, change, message):
     path.write_text(change(path.read_text()))
     with pytest.raises(TokenizerError, match=message):
         BPETokenizer.load(path)
+
+
+def test_a_tokenizer_that_cannot_be_meant_is_refused():
+    doubling = [(97, 97)] + [(256 + n, 256 + n) for n in range(60)]
+    for arguments, message in (
+        (([(97, 97), (97, 97)],), "a merge is there twice"),
+        ((doubling,), "longer than a megabyte"),
+        (([], "<a>"), "is one string: give a list"),
+    ):
+        with pytest.raises(TokenizerError, match=message):
+            BPETokenizer(*arguments)
+    for text in (None, b"bytes", 7):
+        with pytest.raises(TypeError, match="give a str"):
+            SMALL.encode(text)
+
+
+def test_a_batch_of_one_can_be_decoded():
+    ids = SMALL.encode("the end")
+    assert SMALL.decode(torch.tensor([ids])) == "the end"
+    assert SMALL.decode(torch.tensor(ord("a"))) == "a"
 
 
 def test_a_merge_joins_what_exists_before_it():
