@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bigram import evaluate, generate
 from .callbacks import Callback, LossPlot
-from minigpt.distributed import World
+from .distributed import World
 from minigpt.hardware import (
     flops_per_token,
     peak_flops,
@@ -235,11 +234,7 @@ class TrainStep:
     """One optimizer step: micro-batches in; loss and gradient norm out."""
 
     def __init__(
-        self,
-        model: GPT,
-        config: TrainConfig,
-        device: str,
-        precision: str,
+        self, model: GPT, config: TrainConfig, device: str, precision: str,
         world: World | None = None,
     ):
         self.model, self.config = model, config
@@ -264,8 +259,7 @@ class TrainStep:
         for number, (x, y) in enumerate(batches, 1):
             with self.world.micro_batch(is_last=number == self.count):
                 with autocast(self.device, self.precision):
-                    logits = self.forward(x).flatten(0, 1)  # (B * T, V)
-                    loss = F.cross_entropy(logits, y.flatten())
+                    loss = self.forward(x, targets=y)  # ()
                 self.scaler.scale(loss / self.count).backward()
             losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
