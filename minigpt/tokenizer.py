@@ -160,11 +160,23 @@ class _Words(dict):
         self[word] = ids = apply_merges(spelled, self._ranks)
         return ids
 
-# %% ../nbs/09_tokenizer.ipynb #helpers
+# %% ../nbs/09_tokenizer.ipynb #sound
 class TokenizerError(ValueError):
     """A tokenizer cannot be had or read; the message says what to do."""
 
 
+def _sound(text: str) -> str:
+    """text without halves of surrogate pairs, which UTF-8 cannot write."""
+    if not isinstance(text, str):
+        raise TypeError(f"text is a {type(text).__name__}: give a str")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        twins = text.encode("utf-16", "surrogatepass")
+        return twins.decode("utf-16", "replace")
+    return text
+
+# %% ../nbs/09_tokenizer.ipynb #cutting
 def _last_cut(text: str) -> int:
     """The last place where text may be cut without changing a word."""
     found = _compiled(r"(?r)(?<=\S)\s").search(text)
@@ -190,18 +202,6 @@ def _pieces(parts: Iterable[str], size: int = 1 << 16) -> Iterator[str]:
 def _slices(text: str, size: int = 1 << 16) -> Iterator[str]:
     return (text[at : at + size] for at in range(0, len(text), size))
 
-
-def _sound(text: str) -> str:
-    """text without halves of surrogate pairs, which UTF-8 cannot write."""
-    if not isinstance(text, str):
-        raise TypeError(f"text is a {type(text).__name__}: give a str")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        twins = text.encode("utf-16", "surrogatepass")
-        return twins.decode("utf-16", "replace")
-    return text
-
 # %% ../nbs/09_tokenizer.ipynb #countwords
 def _count(text: str) -> Counter[str]:
     return Counter(split_words(_sound(text)))
@@ -222,6 +222,115 @@ def count_words(
         for counts in pool.map(_count, texts, chunksize=8):
             total.update(counts)
     return total
+
+# %% ../nbs/09_tokenizer.ipynb #checking
+def _check_special(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TokenizerError("special_tokens is one string: give a list")
+    for name in names:
+        if not isinstance(name, str) or not name or _last_cut(f"x{name}"):
+            raise TokenizerError(
+                f"special token {name!r}: write a name without spaces"
+            )
+    if len(set(names)) < len(names):
+        raise TokenizerError("a special token is there twice: name it once")
+    return tuple(names)
+
+
+def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
+    """The bytes of every token, in the order of the ids."""
+    if sorted(byte_order) != list(range(256)):
+        raise TokenizerError("byte_order must hold each byte exactly once")
+    tokens = [bytes([byte]) for byte in byte_order]
+    for left, right in merges:
+        if not 0 <= min(left, right) <= max(left, right) < len(tokens):
+            raise TokenizerError(
+                f"merge {len(tokens) - 256} joins {left} and {right}, but "
+                f"only {len(tokens)} tokens exist before it"
+            )
+        tokens.append(tokens[left] + tokens[right])
+        if len(tokens[-1]) > 2**20:
+            raise TokenizerError("a token is longer than a megabyte")
+    if len(set(merges)) < len(merges):
+        raise TokenizerError("a merge is there twice")
+    return tokens
+
+# %% ../nbs/09_tokenizer.ipynb #checkargs
+def _check_size(size: int, least: int, most: float = math.inf) -> int:
+    """How many merges make that many tokens; ValueError if none can."""
+    if size < least:
+        raise ValueError(
+            f"vocab_size is {size}: write {least} or more, for 256 bytes "
+            f"and {least - 256} special tokens"
+        )
+    if size > most:
+        raise ValueError(
+            f"vocab_size is {size}, but {most} tokens are all that this text "
+            f"can give: write {most} or less, or give more text"
+        )
+    return size - least
+
+
+def _allowed(
+    special: Collection[str], wanted: Collection[str] | str
+) -> set[str]:
+    """The special tokens that are wanted, or all; ValueError if unknown."""
+    if isinstance(wanted, str):
+        wanted = special if wanted == "all" else [wanted]
+    unknown = set(wanted) - set(special)
+    if unknown:
+        raise ValueError(
+            f"{min(unknown)!r} is not a special token of this tokenizer: it "
+            f"has {', '.join(special) or 'none'}"
+        )
+    return set(wanted)
+
+# %% ../nbs/09_tokenizer.ipynb #files
+def _any_of(names: Iterable[str]) -> str:
+    """A pattern that splits a text at the names and keeps them."""
+    import regex
+
+    longest_first = sorted(names, key=len, reverse=True)
+    return "(" + "|".join(map(regex.escape, longest_first)) + ")"
+
+
+def _read_stored(path: str | os.PathLike, *kinds: str) -> dict:
+    """The JSON of a saved tokenizer of one of these kinds."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        if stored["type"] in kinds:
+            return stored
+        problem = f"it holds a tokenizer of type {stored['type']!r}"
+    except FileNotFoundError:
+        problem = "there is no such file"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        problem = "it cannot be read"
+    raise TokenizerError(
+        f"{path} is no tokenizer of type {' or '.join(kinds)}: {problem}; "
+        "give a file that save() wrote"
+    )
+
+
+def _write_bpe(path: str | os.PathLike, tokenizer: "BPETokenizer") -> None:
+    stored = {
+        "type": "bpe",
+        "merges": tokenizer.merges,
+        "special_tokens": tokenizer.special_tokens,
+        "byte_order": list(tokenizer.byte_order),
+    }
+    write_atomic(Path(path), json.dumps(stored).encode())
+
+
+def _read_bpe(path: str | os.PathLike, kind: type) -> "BPETokenizer":
+    stored = _read_stored(path, "bpe")
+    del stored["type"]
+    try:
+        return kind(**stored)
+    except (TypeError, ValueError) as error:
+        raise TokenizerError(
+            f"{path} is damaged ({error}): restore the file or train the "
+            "tokenizer again"
+        ) from None
 
 # %% ../nbs/09_tokenizer.ipynb #decoder
 END_OF_TEXT = "<|endoftext|>"
@@ -361,115 +470,6 @@ class BPETokenizer(_Encoder):
     def load(cls, path: str | os.PathLike) -> "BPETokenizer":
         """The tokenizer that `save` wrote; TokenizerError if path is none."""
         return _read_bpe(path, cls)
-
-# %% ../nbs/09_tokenizer.ipynb #checking
-def _check_special(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TokenizerError("special_tokens is one string: give a list")
-    for name in names:
-        if not isinstance(name, str) or not name or _last_cut(f"x{name}"):
-            raise TokenizerError(
-                f"special token {name!r}: write a name without spaces"
-            )
-    if len(set(names)) < len(names):
-        raise TokenizerError("a special token is there twice: name it once")
-    return tuple(names)
-
-
-def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
-    """The bytes of every token, in the order of the ids."""
-    if sorted(byte_order) != list(range(256)):
-        raise TokenizerError("byte_order must hold each byte exactly once")
-    tokens = [bytes([byte]) for byte in byte_order]
-    for left, right in merges:
-        if not 0 <= min(left, right) <= max(left, right) < len(tokens):
-            raise TokenizerError(
-                f"merge {len(tokens) - 256} joins {left} and {right}, but "
-                f"only {len(tokens)} tokens exist before it"
-            )
-        tokens.append(tokens[left] + tokens[right])
-        if len(tokens[-1]) > 2**20:
-            raise TokenizerError("a token is longer than a megabyte")
-    if len(set(merges)) < len(merges):
-        raise TokenizerError("a merge is there twice")
-    return tokens
-
-# %% ../nbs/09_tokenizer.ipynb #checkargs
-def _check_size(size: int, least: int, most: float = math.inf) -> int:
-    """How many merges make that many tokens; ValueError if none can."""
-    if size < least:
-        raise ValueError(
-            f"vocab_size is {size}: write {least} or more, for 256 bytes "
-            f"and {least - 256} special tokens"
-        )
-    if size > most:
-        raise ValueError(
-            f"vocab_size is {size}, but {most} tokens are all that this text "
-            f"can give: write {most} or less, or give more text"
-        )
-    return size - least
-
-
-def _allowed(
-    special: Collection[str], wanted: Collection[str] | str
-) -> set[str]:
-    """The special tokens that are wanted, or all; ValueError if unknown."""
-    if isinstance(wanted, str):
-        wanted = special if wanted == "all" else [wanted]
-    unknown = set(wanted) - set(special)
-    if unknown:
-        raise ValueError(
-            f"{min(unknown)!r} is not a special token of this tokenizer: it "
-            f"has {', '.join(special) or 'none'}"
-        )
-    return set(wanted)
-
-# %% ../nbs/09_tokenizer.ipynb #files
-def _any_of(names: Iterable[str]) -> str:
-    """A pattern that splits a text at the names and keeps them."""
-    import regex
-
-    longest_first = sorted(names, key=len, reverse=True)
-    return "(" + "|".join(map(regex.escape, longest_first)) + ")"
-
-
-def _read_stored(path: str | os.PathLike, *kinds: str) -> dict:
-    """The JSON of a saved tokenizer of one of these kinds."""
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        if stored["type"] in kinds:
-            return stored
-        problem = f"it holds a tokenizer of type {stored['type']!r}"
-    except FileNotFoundError:
-        problem = "there is no such file"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        problem = "it cannot be read"
-    raise TokenizerError(
-        f"{path} is no tokenizer of type {' or '.join(kinds)}: {problem}; "
-        "give a file that save() wrote"
-    )
-
-
-def _write_bpe(path: str | os.PathLike, tokenizer: "BPETokenizer") -> None:
-    stored = {
-        "type": "bpe",
-        "merges": tokenizer.merges,
-        "special_tokens": tokenizer.special_tokens,
-        "byte_order": list(tokenizer.byte_order),
-    }
-    write_atomic(Path(path), json.dumps(stored).encode())
-
-
-def _read_bpe(path: str | os.PathLike, kind: type) -> "BPETokenizer":
-    stored = _read_stored(path, "bpe")
-    del stored["type"]
-    try:
-        return kind(**stored)
-    except (TypeError, ValueError) as error:
-        raise TokenizerError(
-            f"{path} is damaged ({error}): restore the file or train the "
-            "tokenizer again"
-        ) from None
 
 # %% ../nbs/09_tokenizer.ipynb #alphabet
 def byte_alphabet() -> dict[str, int]:
