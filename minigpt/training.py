@@ -459,10 +459,13 @@ def why_stop(rows: Sequence[dict], bad_evals: int, config: TrainConfig) -> str:
 # %% ../nbs/07_training.ipynb #ctrlc
 @contextlib.contextmanager
 def ctrl_c(trainer: "Trainer") -> Iterator[None]:
-    """Ctrl-C asks the trainer to stop after the step; a second one kills."""
+    """Ctrl-C asks the trainer to stop after the step; a second one kills.
+
+    (torchrun tells its processes a second time, and kills after 30 s.)
+    """
 
     def ask_to_stop(number, frame):
-        if trainer.interrupted:
+        if trainer.interrupted and trainer.world.size == 1:
             raise KeyboardInterrupt
         trainer.interrupted = True
 
