@@ -14,6 +14,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from .hardware import check_device
 from .model import GPT, GPTConfig
-from .runfolder import write_atomic, writing
+from .runfolder import _digest, writing
 
 # %% ../nbs/10_gpt2.ipynb #error
 class WeightsError(ValueError):
@@ -80,11 +82,12 @@ def config_from_hf(values: Mapping) -> GPTConfig:
             ours = " or ".join(map(str, allowed))
             raise ValueError(f"{name} is {value}, and our GPT's is {ours}")
     shape = {name: values.get(*theirs) for name, theirs in FIELDS.items()}
+    shape = shape | values.get("minigpt", {})
     for name, most in MOST.items():
         if isinstance(shape[name], int) and shape[name] > most:
             key = FIELDS[name][0]
             raise ValueError(f"{key} is {shape[name]}, above {most}")
-    return GPTConfig.from_dict(shape | values.get("minigpt", {}))
+    return GPTConfig.from_dict(shape)
 
 # %% ../nbs/10_gpt2.ipynb #tohf
 def config_to_hf(config: GPTConfig) -> dict:
@@ -129,9 +132,11 @@ def _reading(path: Path) -> Iterator:
     except FileNotFoundError:
         problem = "is missing: download it into the same folder"
     except safetensors.SafetensorError as error:
-        problem = f"is damaged ({error}): download it again"
+        reason = textwrap.shorten(str(error), 160, placeholder=" …")
+        problem = f"is damaged ({reason}): download it again"
     except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
+        reason = error.strerror or error
+        problem = f"cannot be read ({reason}): mend that, or download it again"
     else:
         return
     raise WeightsError(f"{path} {problem}")
@@ -144,7 +149,11 @@ def _files(folder: Path) -> list[Path]:
         return [whole]
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({folder / name for name in shards.values()}) or [whole]
+        names = sorted(set(shards.values()))
+        for name in names:  # nothing outside the folder is ever opened
+            if not re.fullmatch(r"[\w.-]+\.safetensors", name):
+                raise ValueError(name)
+        return [folder / name for name in names] or [whole]
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError),
         RecursionError,
@@ -155,12 +164,16 @@ def _files(folder: Path) -> list[Path]:
 
 # %% ../nbs/10_gpt2.ipynb #stored
 class Stored(NamedTuple):
-    """Where a tensor lies: a file, its name there, type, and shape."""
+    """Where a tensor lies: a file, its name there, type, shape, sha256.
+
+    Only files of save_gpt2 have the sha256 of each tensor.
+    """
 
     path: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    sha256: str | None
 
 
 def _inventory(files: list[Path]) -> dict[str, Stored]:
@@ -168,14 +181,28 @@ def _inventory(files: list[Path]) -> dict[str, Stored]:
     found = {}
     for path in files:
         with _reading(path) as file:
+            sums = file.metadata() or {}
             for name in file.keys():
                 part, ours = file.get_slice(name), plain_name(name)
                 if ours in found:
                     raise WeightsError(f"{path} has {name} a second time")
                 if not ours.endswith(MASKS):
                     kind, shape = part.get_dtype(), tuple(part.get_shape())
-                    found[ours] = Stored(path, name, kind, shape)
+                    found[ours] = Stored(
+                        path, name, kind, shape, sums.get(f"sha256 {name}")
+                    )
     return found
+
+
+def _read(file, part: Stored) -> Tensor:
+    """A tensor of an open file; WeightsError if its bytes were changed."""
+    tensor = file.get_tensor(part.name)
+    if part.sha256 and _digest({part.name: tensor}) != part.sha256:
+        raise WeightsError(
+            f"{part.path} is damaged (the bytes of {part.name} were "
+            "changed): save it again, or restore the file"
+        )
+    return tensor
 
 # %% ../nbs/10_gpt2.ipynb #shapes
 def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
@@ -246,7 +273,7 @@ def _fill(
     for name in sorted(found, key=lambda n: -math.prod(found[n].shape)):
         path, stored = found[name][:2]
         with _reading(path) as file:
-            tensor = file.get_tensor(stored)
+            tensor = _read(file, found[name])
             if name in places:
                 shape = places[name].shape
                 data = torch.empty(shape, dtype=dtype, device=device)
@@ -329,7 +356,13 @@ def official_weights(name: str) -> Path:
     """
     with warnings.catch_warnings():  # tqdm's, where ipywidgets is missing
         warnings.filterwarnings("ignore", "IProgress")
-        from huggingface_hub import try_to_load_from_cache
+        try:
+            from huggingface_hub import try_to_load_from_cache
+        except ValueError as error:
+            raise WeightsError(
+                f"HF_ENDPOINT is no address ({error}): write one such as "
+                "https://huggingface.co, or unset it"
+            ) from None
 
     release = HUB[name]
     path = try_to_load_from_cache(
@@ -351,10 +384,13 @@ def official_weights(name: str) -> Path:
 # %% ../nbs/10_gpt2.ipynb #find
 def _find(name_or_path: str | os.PathLike) -> tuple[GPTConfig, list[Path]]:
     """The configuration of a model and the files that hold its tensors."""
+    if not isinstance(name_or_path, str | os.PathLike):
+        kind = type(name_or_path).__name__
+        raise TypeError(f"the model is a {kind}: give a name or a path")
     folder = Path(name_or_path)
     name = os.fspath(name_or_path).removeprefix("openai-community/")
-    if (folder / "config.json").exists() or name not in HUB:
-        if not folder.is_dir():
+    if os.path.exists(folder / "config.json") or name not in HUB:
+        if not name or not os.path.isdir(folder):
             raise WeightsError(
                 f"no model and no folder is called {name!r}: choose one of "
                 f"{', '.join(HUB)}, or the path of a folder"
@@ -383,7 +419,7 @@ def load_gpt2(
     """
     if dtype not in DTYPES:
         names = ", ".join(map(str, DTYPES))
-        raise ValueError(f"dtype is {dtype}: choose one of {names}")
+        raise ValueError(f"dtype is {dtype!r}: choose one of {names}")
     device = check_device(str(device))
     config, files = _find(name_or_path)
     found = _inventory(files)
@@ -393,40 +429,95 @@ def load_gpt2(
     _fill(model, found, device, dtype)
     return model.eval()
 
+# %% ../nbs/10_gpt2.ipynb #tofile
+def _refuse_another_model(model: GPT) -> None:
+    """TypeError or ValueError unless it is a GPT as its config makes it."""
+    if not isinstance(model, GPT):
+        raise TypeError(
+            f"the model is a {type(model).__name__}: give the GPT itself "
+            "(a compiled one has it in _orig_mod, a wrapped one in module)"
+        )
+    with torch.device("meta"):
+        plain = GPT(model.config).state_dict()
+    state = model.state_dict()
+    shapes = {name: getattr(t, "shape", 0) for name, t in state.items()}
+    if shapes != {name: t.shape for name, t in plain.items()}:
+        raise ValueError(
+            "this GPT's tensors were replaced, as to_int8 does: save the "
+            "model that it was made from"
+        )
+    for name, t in state.items():
+        if t.is_meta or t.dtype not in DTYPES:
+            raise ValueError(
+                f"{name} is {t.dtype} on {t.device}, which no file can "
+                "hold: give real numbers, as model.float() does"
+            )
+
+
+def _to_file(model: GPT) -> dict[str, Tensor]:
+    """A model's tensors with Hugging Face's names, in the file's layout."""
+    state, tensors = model.state_dict(), {}
+    for name, shape in expected_shapes(model.config).items():
+        data = state.get(name, model.wte.weight.new_zeros(shape)).cpu()
+        data = data.mT if name.endswith(CONV1D) else data
+        prefix = "" if name == "lm_head.weight" else "transformer."
+        tensors[prefix + name] = data.detach().contiguous()
+    return tensors
+
+# %% ../nbs/10_gpt2.ipynb #write
+def _refuse_folder(folder: str | os.PathLike) -> None:
+    """ValueError for a place where saving would destroy something."""
+    if not os.fspath(folder):
+        raise ValueError("the folder's name is empty: give one")
+    if os.path.exists(Path(folder) / "log.jsonl"):
+        raise ValueError(
+            f"{folder} holds a training run, whose weights and config.json "
+            "this would overwrite: choose another folder"
+        )
+
+
+def _write(tensors: Mapping[str, Tensor], part: Path) -> None:
+    """A safetensors file with the sha256 of each tensor; OSError if not."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    sums = {f"sha256 {k}": _digest({k: t}) for k, t in tensors.items()}
+    try:
+        save_file(tensors, part, {"format": "pt"} | sums)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from None
+
 # %% ../nbs/10_gpt2.ipynb #save
 def save_gpt2(model: GPT, folder: str | os.PathLike) -> Path:
     """Write config.json and model.safetensors as Hugging Face has them.
 
     transformers' AutoModelForCausalLM reads the folder back. Its GPT-2
     has all biases: one that the model lacks is written as zeros, which
-    computes the same. Each file is written whole or not at all, and
-    config.json last: a folder cut short has none and is refused.
+    computes the same. Both files are complete before they replace what
+    was there; cut short between the two, the folder has no config.json
+    and is refused. A training run is never overwritten: ValueError.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    folder, state = Path(folder), model.state_dict()
-    tensors = {}
-    for name, shape in expected_shapes(model.config).items():
-        data = state.get(name, model.wte.weight.new_zeros(shape)).cpu()
-        data = data.mT if name.endswith(CONV1D) else data
-        prefix = "" if name == "lm_head.weight" else "transformer."
-        tensors[prefix + name] = data.detach().contiguous()
-    path, part = folder / WEIGHTS, folder / f"{WEIGHTS}.part"
+    _refuse_another_model(model)
+    _refuse_folder(folder)
+    folder, tensors = Path(folder), _to_file(model)
+    values = config_to_hf(model.config)
+    config = f"{json.dumps(values, indent=2)}\n".encode()
+    paths = (folder / WEIGHTS, folder / "config.json")
+    parts = [path.with_name(f"{path.name}.part") for path in paths]
     try:
-        with writing(path):
+        with writing(paths[0]):
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                save_file(tensors, part, {"format": "pt"})
-            except SafetensorError as error:
-                raise OSError(errno.EIO, str(error)) from None
-            with open(part, "rb+") as file:
-                os.fsync(file.fileno())  # on the disk, not in its cache
-            (folder / "config.json").unlink(missing_ok=True)
-            os.replace(part, path)
+            _write(tensors, parts[0])
+            parts[1].write_bytes(config)
+            for part in parts:
+                with open(part, "rb+") as file:
+                    os.fsync(file.fileno())  # on the disk, not in its cache
+            if not paths[1].exists() or paths[1].read_bytes() != config:
+                paths[1].unlink(missing_ok=True)  # it would describe others
+            for part, path in zip(parts, paths):
+                os.replace(part, path)
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    text = json.dumps(config_to_hf(model.config), indent=2) + "\n"
-    write_atomic(folder / "config.json", text.encode())
+        for part in parts:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     return folder

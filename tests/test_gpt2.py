@@ -120,7 +120,9 @@ def test_what_is_written_is_hugging_faces_layout(folder):
     assert state["transformer.h.1.mlp.c_proj.weight"].shape == (48, 12)
     assert "lm_head.weight" not in state  # tied
     with safetensors.safe_open(folder / FILE, "pt") as file:
-        assert file.metadata() == {"format": "pt"}
+        sums = file.metadata()
+        assert sums.pop("format") == "pt"
+        assert set(sums) == {f"sha256 {name}" for name in state}
     values = json.loads((folder / "config.json").read_text())
     assert values["architectures"] == ["GPT2LMHeadModel"]
     assert values["bos_token_id"] is None
@@ -390,16 +392,54 @@ def test_a_failed_save_leaves_the_old_model(folder, monkeypatch, error):
     assert_equal(load_gpt2(folder), noisy(SMALL))
 
 
-def test_a_save_cut_between_its_files_is_refused(folder, monkeypatch):
-    def cut(*_):
-        raise KeyboardInterrupt
+def cut_after_the_weights(monkeypatch) -> None:
+    """The program ends between the two files."""
+    replace = os.replace
 
-    monkeypatch.setattr(gpt2, "write_atomic", cut)
+    def cut(part, path):
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", cut)
+
+
+def test_a_save_cut_between_its_files_is_refused(folder, monkeypatch):
+    cut_after_the_weights(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         save_gpt2(noisy(replace(SMALL, n_layers=3)), folder)
+    assert os.listdir(folder) == [FILE]
     assert "config.json is missing" in refusal(folder)
     monkeypatch.undo()
     save_gpt2(noisy(SMALL), folder)
+    assert_equal(load_gpt2(folder), noisy(SMALL))
+
+
+def test_a_save_of_the_same_shape_may_be_cut_anywhere(folder, monkeypatch):
+    model = noisy(SMALL)
+    torch.nn.init.ones_(model.wpe.weight)
+    cut_after_the_weights(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        save_gpt2(model, folder)
+    assert_equal(load_gpt2(folder), model)
+
+
+@pytest.mark.parametrize("name", [FILE, "config.json"])
+def test_a_disk_full_at_either_file_keeps_the_old_model(
+    name, folder, monkeypatch
+):
+    sync, synced = os.fsync, []
+
+    def full(number):
+        synced.append(number)
+        if len(synced) > (name == "config.json"):
+            raise OSError(28, "No space left on device")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RuntimeError, match="No space left on device"):
+        save_gpt2(noisy(replace(SMALL, n_layers=3)), folder)
+    assert sorted(os.listdir(folder)) == ["config.json", FILE]
     assert_equal(load_gpt2(folder), noisy(SMALL))
 
 
