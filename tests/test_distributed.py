@@ -6,15 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from minigpt import GPT, GPTConfig, TrainConfig, Trainer, load_run
-from minigpt.distributed import LOST, DataParallel, Sharded, World, joined
-from minigpt.runfolder import read_log
+from minigpt import GPT, GPTConfig, TrainConfig, Trainer, distributed, load_run
+from minigpt.callbacks import Callback
+from minigpt.distributed import (
+    LOST,
+    DataParallel,
+    Sharded,
+    World,
+    _stores,
+    joined,
+)
+from minigpt.runfolder import TrainingError, read_log
 from minigpt.text import ToyLanguage
+from minigpt.training import Windows
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt", reason="torchrun is not tested on Windows"
@@ -23,6 +35,7 @@ TEXT = ToyLanguage().sample(4000, seed=3)
 CHARS = sorted(set(TEXT))
 IDS = torch.tensor([CHARS.index(c) for c in TEXT])
 STEPS = 12
+SLOW_IMPORTS = "torch._dynamo", "torch.distributed.fsdp", "matplotlib.figure"
 CASES = {  # 12 windows a step: shared by 1, 2 and 3
     "muon": {"batch_size": 6, "grad_accum": 2},
     "adamw": {"batch_size": 4, "grad_accum": 3, "optimizer": "adamw"},
@@ -47,29 +60,103 @@ def trainer(world, case, folder=None, **changes):
     return Trainer(model, IDS, IDS[:700], config, folder, world=world)
 
 
-def losses(rows):
-    """Those of all training rows, and the last validation's."""
-    train = [row["loss"] for row in rows if row["kind"] == "train"]
-    return train + [row["loss"] for row in rows if row["kind"] == "val"][-1:]
+def numbers(rows):
+    """Gradient norms and losses of training rows, and the last val loss."""
+    train = [row for row in rows if row["kind"] == "train"]
+    norms, losses = ([r[key] for r in train] for key in ("grad_norm", "loss"))
+    vals = [row["loss"] for row in rows if row["kind"] == "val"]
+    return norms + losses + vals[-1:]
 
 
-def worker(folder: Path) -> None:
-    """What each of N processes does: all cases, and a run to go on with."""
+def worker(folder: Path, rank: int, size: int, port: int) -> None:
+    """What each of N processes does: all cases, runs to go on with, stops."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    there = {"TORCHELASTIC_USE_AGENT_STORE": True}  # as torchrun does
+    for name, value in (place | meeting | there).items():
+        os.environ[name] = str(value)
+    torch.set_num_threads(1)
     found = {}
     with joined("cpu") as ranks:
-        size = ranks.size
         for case in CASES:
             kind = Sharded if case == "shard" else DataParallel
             place = ranks.rank, size, ranks.local_rank
             mine, before = (folder / f"{n}-{case}" for n in (size, size - 1))
             run = trainer(kind(*place), case, mine, max_steps=8)
-            found[case] = losses(run.fit().rows)
+            found[case] = numbers(run.fit().rows)
             if before.exists():  # begun by one process fewer
                 run = trainer(kind(*place), case, before)
                 run.resume()
-                found[f"{case} resumed"] = losses(run.fit().rows)
+                found[f"{case} resumed"] = numbers(run.fit().rows)
+        found["met"] = meet(ranks, folder / f"{size}-download")
+        place = ranks.rank, size, ranks.local_rank
+        found["stops"] = [
+            stop_of_one(DataParallel(*place), folder / f"{size}-{how}", how)
+            for how in ("signal", "callback", "nan")
+        ]
         if ranks.rank == 0:
             (folder / f"{size}.json").write_text(json.dumps(found))
+
+
+def everywhere(value) -> list:
+    """Each rank's value."""
+    box = [None] * dist.get_world_size()
+    dist.all_gather_object(box, value)
+    return box
+
+
+def meet(ranks: World, download: Path) -> dict:
+    """What the ranks hear of each other, as each one heard it."""
+    with ranks.in_turn():
+        found = download.exists()
+        if ranks.rank == 0:
+            time.sleep(0.3)
+            download.touch()
+    last = ranks.rank == ranks.size - 1
+    return {
+        "found": everywhere(found),
+        "agree": everywhere(ranks.agree(f"as {ranks.rank} says")),
+        "any": everywhere([ranks.any(last), ranks.any(False)]),
+        "mean": everywhere(ranks.mean(torch.tensor([ranks.rank])).tolist()),
+    }
+
+
+class Spy(Callback):
+    """Notes the seed of each rank's dropout; the last rank stops the run."""
+
+    def __init__(self, world: World, how: str):
+        self.world, self.how, self.seeds = world, how, []
+
+    def batch(self, windows: Windows, run: Trainer, index: int):
+        self.seeds.append(torch.initial_seed())
+        if self.world.rank == self.world.size - 1 and run.step == 3:
+            run.interrupted = self.how == "signal"
+            if self.how == "nan":
+                next(run.model.parameters()).data.fill_(torch.nan)
+        return windows.batch(index)
+
+    def on_step(self, trainer):
+        if self.how == "callback" and trainer.step == 4:
+            trainer.stop_reason = "enough"
+
+
+def stop_of_one(world: World, folder: Path, how: str) -> dict:
+    """One rank is told to stop, or breaks: what each one does."""
+    run = trainer(world, "adamw", folder, checkpoint_every=100)
+    spy = Spy(world, how)
+    run.callbacks.append(spy)
+    loader, run.windows = run.windows, SimpleNamespace()
+    run.windows.batch = lambda index: spy.batch(loader, run, index)
+    try:
+        run.fit()
+    except TrainingError as error:
+        run.stop_reason = str(error)
+    return {
+        "step": everywhere(run.step),
+        "reason": everywhere(run.stop_reason),
+        "seeds": everywhere(spy.seeds),
+        "kept": [p.name for p in folder.glob("checkpoint/step-*")],
+    }
 
 
 def torchrun(processes: int, *arguments, **options) -> subprocess.Popen:
@@ -77,9 +164,9 @@ def torchrun(processes: int, *arguments, **options) -> subprocess.Popen:
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(processes), *map(str, arguments)),
     )
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
-        [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    )}
+    here = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.Popen(
         command,
         env=env,
@@ -94,10 +181,24 @@ def torchrun(processes: int, *arguments, **options) -> subprocess.Popen:
 def runs(tmp_path_factory):
     """The losses of 2 and of 3 processes, and the folders they left."""
     folder = tmp_path_factory.mktemp("runs")
+    start = get_context("forkserver")  # imports torch once for all
+    start.set_forkserver_preload(["minigpt.training", *SLOW_IMPORTS])
     for size in (2, 3):
-        process = torchrun(size, __file__, folder)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-3000:]
+        store = dist.TCPStore(
+            "127.0.0.1", 0, is_master=True, wait_for_workers=False
+        )
+        ranks = [
+            start.Process(target=worker, args=(folder, n, size, store.port))
+            for n in range(size)
+        ]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(timeout=240)
+        codes = [rank.exitcode for rank in ranks]
+        for rank in ranks:
+            rank.kill()
+        assert codes == [0] * size
     found = {n: json.loads((folder / f"{n}.json").read_text()) for n in (2, 3)}
     return folder, found
 
@@ -106,7 +207,7 @@ def runs(tmp_path_factory):
 def alone():
     """The losses of one process, of 8 steps and of all."""
     return {
-        (case, steps): losses(trainer(None, case, max_steps=steps).fit().rows)
+        (case, steps): numbers(trainer(None, case, max_steps=steps).fit().rows)
         for case in CASES
         for steps in (8, STEPS)
     }
@@ -117,7 +218,7 @@ def alone():
 def test_the_losses_of_one_process(runs, alone, case, size):
     found = runs[1][size][case]
     assert found == pytest.approx(alone[case, 8], rel=0, abs=1e-5)
-    assert found[-2] < found[0] - 0.1  # it does learn
+    assert found[-2] < found[8] - 0.1  # the losses fall from 8 to 15
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -131,7 +232,7 @@ def test_one_goes_on_with_the_run_of_three(runs, alone, case):
     run = trainer(None, case, runs[0] / f"3-{case}")
     run.resume()
     assert run.step == 8
-    found = losses(run.fit().rows)
+    found = numbers(run.fit().rows)
     assert found == pytest.approx(alone[case, STEPS], rel=0, abs=1e-5)
 
 
@@ -143,6 +244,35 @@ def test_the_log_is_written_once(runs, case):
     assert steps == list(range(1, STEPS + 1))
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_the_ranks_hear_of_each_other(runs, size):
+    met = runs[1][size]["met"]
+    assert met["found"] == [False] + [True] * (size - 1)
+    assert met["agree"] == ["as 0 says"] * size
+    assert met["any"] == [[True, False]] * size
+    assert met["mean"] == [[(size - 1) / 2]] * size
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_stops_one_rank_stops_all_at_one_step(runs, size):
+    stops = runs[1][size]["stops"]
+    assert [stop["step"] for stop in stops] == [[4] * size] * 3
+    signal, callback, nan = stops
+    assert signal["kept"] == ["step-00000004"]
+    assert callback["reason"][0] == "enough"
+    assert set(callback["reason"][1:]) == {"as rank 0 was told"}
+    assert len(set(nan["reason"])) == 1
+    assert nan["reason"][0].startswith("the loss is nan")
+    assert nan["kept"] == []
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_no_two_ranks_and_steps_share_a_dropout_mask(runs, size):
+    seeds = runs[1][size]["stops"][0]["seeds"]
+    assert all(len(set(mine)) == 4 for mine in seeds)
+    assert len(set().union(*seeds)) == 4 * size
+
+
 @pytest.fixture
 def flags(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
@@ -151,6 +281,7 @@ def flags(tmp_path):
         *("--out", tmp_path / "run", "--context-length", 16, "--emb-dim", 16),
         *("--n-heads", 2, "--n-layers", 1, "--batch-size", 4),
         *("--device", "cpu", "--precision", "fp32", "--sample-tokens", 5),
+        *("--optimizer", "adamw"),
     ]
 
 
@@ -161,7 +292,7 @@ def test_a_killed_rank_ends_the_run_and_another_number_resumes(
         2, *flags, "--max-steps", 100_000, "--checkpoint-every", 10
     )
     checkpoints = tmp_path / "run" / "checkpoint"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(checkpoints.glob("step-*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
@@ -172,27 +303,29 @@ def test_a_killed_rank_ends_the_run_and_another_number_resumes(
         check=True,
     ).stdout.split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=40)
+    printed, errors = process.communicate(timeout=90)
     assert process.returncode != 0
+    assert "2 processes with copies of the model" in printed
     assert errors.count(LOST) == 1
     steps = max(int(p.name[5:]) for p in checkpoints.glob("step-*")) + 5
     again = torchrun(
-        3, *flags, "--resume", "--max-steps", steps, "--grad-accum", 3
+        *(3, *flags, "--resume", "--shard"),
+        *("--max-steps", steps, "--grad-accum", 3),
     )
-    printed, errors = again.communicate(timeout=60)
+    printed, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors[-3000:]
     assert printed.count("validation loss") == 1
-    assert "3 processes with copies of the model" in printed
+    assert "3 processes with parts of the model" in printed
     load_run(tmp_path / "run")
 
 
 def test_windows_that_cannot_be_shared_are_one_sentence(flags, tmp_path):
-    process = torchrun(3, *flags)
-    _, errors = process.communicate(timeout=60)
+    process = torchrun(2, *flags, "--batch-size", 3)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert errors.count("minigpt: ") == 1
-    assert "3 processes cannot share 4 x 1 windows" in errors
-    assert "--batch-size 6" in errors
+    assert "2 processes cannot share 3 x 1 windows" in errors
+    assert "--batch-size 4" in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -213,5 +346,58 @@ def test_shard_needs_several_processes():
         pass
 
 
-if __name__ == "__main__":
-    worker(Path(sys.argv[1]))
+@pytest.mark.parametrize(
+    ("settings", "precision", "remedy"),
+    [
+        ({"optimizer": "muon"}, "fp32", "--optimizer adamw"),
+        ({"optimizer": "adamw"}, "fp16", "--precision fp32"),
+    ],
+)
+def test_what_shard_cannot_do(settings, precision, remedy):
+    config = TrainConfig(**settings)
+    DataParallel(0, 2, 0).check(config, precision)
+    with pytest.raises(ValueError, match=remedy):
+        Sharded(0, 2, 0).check(config, precision)
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
+    with pytest.raises(ValueError, match="cannot be shared"):
+        DataParallel(0, 2, 0).device("mps")
+    assert DataParallel(1, 2, 1).device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed, "check_device", lambda name: name)
+    monkeypatch.setattr(distributed, "best_device", lambda: "cuda")
+    assert DataParallel(1, 8, 1).device("cuda") == "cuda:1"
+    assert DataParallel(5, 8, 1).device("auto") == "cuda:1"
+    with pytest.raises(ValueError, match="--nproc-per-node 2"):
+        DataParallel(2, 3, 2).device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("Connection closed by peer [127.0.0.1]:1"), True),
+        (dist.DistBackendError("NCCL error"), True),
+        (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
+        (ValueError("timeout is 0"), False),
+    ],
+)
+def test_only_errors_about_a_rank_are_told_as_such(
+    monkeypatch, tmp_path, error, lost
+):
+    """A world of one process, started as torchrun would start two."""
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    met = iter([(dist.HashStore(), 0, 1)])
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: met)
+    expected = TrainingError if lost else type(error)
+    try:
+        with pytest.raises(expected) as caught, joined("cpu"):
+            raise error
+        assert (str(caught.value) == LOST) == lost
+    finally:
+        dist.destroy_process_group()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _stores.clear()
