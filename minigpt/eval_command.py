@@ -1,6 +1,5 @@
 """`minigpt eval`: what a saved model is worth, on a text or on HellaSwag."""
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -22,9 +21,10 @@ from minigpt.evaluation import (
 )
 from minigpt.gpt2 import HUB, load_gpt2
 from minigpt.hardware import check_device
+from minigpt.pretraining import Shards
 from minigpt.runfolder import RunError, load_run, read_run_config
 from minigpt.text import best_device, load_text
-from minigpt.tokenizer import gpt2_tokenizer
+from minigpt.tokenizer import END_OF_TEXT, gpt2_tokenizer, load_tokenizer
 
 Part = Literal["val", "train", "all"]
 RULE_NAMES = {
@@ -44,12 +44,14 @@ class Eval:
     on: Literal["text", "hellaswag"] = "text"
     """What to measure on."""
     data: str | None = None
-    """For text: a registered text, a file or a URL; left out, what the run
-    was trained on (shakespeare for a GPT-2). For hellaswag: a file in its
-    format; left out, the official validation set, downloaded once."""
+    """For text: a registered text, a file, a URL or a folder of shards; left
+    out, what the run was trained on (shakespeare for a GPT-2). For
+    hellaswag: a file in its format; left out, the official validation set,
+    downloaded once."""
     part: Part | None = None
-    """Which part of the text: val (the last tenth, as in training), train
-    or all; left out, val without --data and all with it."""
+    """Which part of the text: val (the last tenth, or the shards that are
+    kept for it), train or all; left out, val for shards and without --data,
+    else all."""
     limit: int | None = None
     """Only so many characters of the text, or so many items, evenly
     spread over the file."""
@@ -118,21 +120,31 @@ class Eval:
 
     def _read(self) -> tuple[str, str]:
         """What to call the text, and the text."""
-        data, part, digest = self.data, self.part or "all", None
+        from minigpt.cli import _digest
+
+        data, part, digest = self.data, self.part, None
         if data is None:
-            (data, digest), part = self._own_text(), self.part or "val"
-        text = load_text(data)
-        if digest and hashlib.sha256(text.encode()).hexdigest() != digest:
+            (data, digest), part = self._own_text(), part or "val"
+        folder = Path(data)
+        sharded = (folder / "manifest.json").is_file()
+        whole = Shards(folder) if sharded else load_text(data)
+        if digest and _digest(whole) != digest:
             raise RunError(
                 f"the text {data!r} is no longer the one that {self.run} "
                 "was trained on: name a text with --data"
             )
-        cut = int(len(text) * 0.9)  # as train_val_split
-        pieces = {"val": text[cut:], "train": text[:cut], "all": text}
-        if not pieces[part]:
+        part = part or ("val" if sharded else "all")
+        if sharded:
+            text = _text_of_shards(folder, part, self.limit)
+        else:
+            cut = int(len(whole) * 0.9)  # as train_val_split
+            text = {"val": whole[cut:], "train": whole[:cut], "all": whole}[
+                part
+            ]
+        if not text:
             raise ValueError(f"{data} has no {part} part: use a longer text")
         name = data if part == "all" else f"{data}, {part} part"
-        return name, pieces[part][: self.limit]
+        return name, text[: self.limit]
 
     def _own_text(self) -> tuple[str, str | None]:
         """What the run was trained on, and its sha256 if that is known."""
@@ -174,6 +186,21 @@ class Eval:
             known = ", ".join(f"{RULE_NAMES[rule]} {value} %"
                               for rule, value in published.items())
             print(f"  published on all items: {known}")
+
+
+def _text_of_shards(folder: Path, part: Part, limit: int | None) -> str:
+    """What shards were made from, a newline where each document ends.
+
+    limit: as many characters, or a little more.
+    """
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    texts = []
+    for split in ("train", "val") if part == "all" else (part,):
+        ids = Shards(folder, split)
+        most = 4 * limit if limit else len(ids)  # bytes a character
+        text = tokenizer.decode(ids[:most].tolist())
+        texts.append(text.replace(END_OF_TEXT, "\n"))
+    return "".join(texts)
 
 
 def spread(items: list[Item], limit: int | None) -> list[Item]:

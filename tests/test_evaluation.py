@@ -31,8 +31,14 @@ from minigpt.evaluation import (
     token_losses,
     windows,
 )
+from minigpt.pretraining import Shards
 from minigpt.text import CharTokenizer
-from minigpt.tokenizer import TokenizerError, gpt2_tokenizer
+from minigpt.tokenizer import (
+    END_OF_TEXT,
+    BPETokenizer,
+    TokenizerError,
+    gpt2_tokenizer,
+)
 
 LETTERS = CharTokenizer("ab ")  # ids: space 0, a 1, b 2
 # p(next | last), rows and columns in that order
@@ -476,6 +482,37 @@ def test_eval_of_the_text_it_was_trained_on(run, capsys):
     whole = evaluated(capsys, "--run", run, "--data",
                       run.parent / "corpus.txt", "--limit", 100)
     assert "corpus.txt: 100 characters" in whole
+
+
+def test_eval_of_the_shards_it_was_trained_on(tmp_path, capsys):
+    from minigpt import load_run
+
+    source, shards = tmp_path / "plays.txt", tmp_path / "shards"
+    source.write_text("\n".join(f"To be, or not to be {n}" for n in range(90)))
+    vocabulary = tmp_path / "bpe.json"
+    BPETokenizer.train(source.read_text(), 270, [END_OF_TEXT]).save(vocabulary)
+    assert main(["data", "--source", str(source), "--out", str(shards),
+                 "--tokenizer", str(vocabulary), "--piece-chars", "100",
+                 "--processes", "1"]) == 0
+    assert main(["train", "--data", str(shards), "--out",
+                 str(tmp_path / "run"), "--context-length", "8", "--emb-dim",
+                 "16", "--n-layers", "1", "--n-heads", "2", "--max-steps",
+                 "2", "--eval-every", "2", "--precision", "fp32"]) == 0
+    out = evaluated(capsys, "--run", tmp_path / "run")
+    model, tokenizer = load_run(tmp_path / "run")
+    text = tokenizer.decode(Shards(shards, "val")[:].tolist())
+    assert text.endswith(END_OF_TEXT) and "To be" in text
+    text = text.replace(END_OF_TEXT, "\n")
+    score = score_text(model, tokenizer, text)
+    assert f"shards, val part: {len(text)} characters" in out
+    assert f"{score.bits_per_byte:.4f}  (compares" in out
+    out = evaluated(capsys, "--run", tmp_path / "run", "--data", shards,
+                    "--part", "all", "--limit", 1000)
+    assert "shards: 1,000 characters" in out
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["splits"]["val"]["shards"][0]["sha256"] = "0" * 64
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    assert "no longer the one" in refused(capsys, "--run", tmp_path / "run")
 
 
 def test_eval_of_items(run, capsys, tmp_path):
