@@ -109,8 +109,8 @@ class Train:
     tokenizer: str = "char"
     """char: one token a character; bpe: byte-pair encoding, learned from
     the training text; gpt2: GPT-2's; or a file that save() wrote."""
-    vocab_size: int = 1024
-    """How many tokens --tokenizer bpe learns."""
+    vocab_size: int | None = None
+    """How many tokens --tokenizer bpe learns; left out, 1,024."""
     resume: bool = False
     """Go on with the run in --out, from its newest checkpoint."""
     tensorboard: bool = False
@@ -179,7 +179,7 @@ class Train:
             stored = _stored(self.out)
             tokenizer = load_tokenizer(self.out, stored)
             config = GPTConfig.from_dict(stored["model"])
-            self._refuse_other_shape(stored["model"])
+            self._refuse_changes(stored)
             digest = stored["data_sha256"]
             if digest != _digest(text):
                 raise RunError(
@@ -224,14 +224,20 @@ class Train:
 
     def _tokenizer(self, text: str | Shards) -> Tokenizer:
         """What turns the text into ids."""
+        if self.vocab_size is not None and self.tokenizer != "bpe":
+            raise ValueError(
+                "--vocab-size is for --tokenizer bpe, any other tokenizer "
+                "has its size: leave it out"
+            )
         if isinstance(text, Shards):
             return read_tokenizer(text.folder / "tokenizer.json")
         if self.tokenizer == "char":
             return CharTokenizer.from_text(text)
         if self.tokenizer == "bpe":
             learned_from, _ = train_val_split(text)
+            size = 1024 if self.vocab_size is None else self.vocab_size
             return BPETokenizer.train(
-                learned_from, self.vocab_size, [END_OF_TEXT]
+                learned_from, size, [END_OF_TEXT]
             )
         if self.tokenizer == "gpt2":
             return gpt2_tokenizer()
@@ -243,12 +249,16 @@ class Train:
             return TOY
         return self.data
 
-    def _refuse_other_shape(self, stored: dict) -> None:
-        """A run keeps its shape; RunError for a flag that says otherwise."""
-        for name, value in self.shape.changes().items():
-            if value != stored[name]:
+    def _refuse_changes(self, stored: dict) -> None:
+        """A run keeps shape and tokenizer; RunError for flags that do not."""
+        kept = stored["model"] | {"tokenizer": stored["tokenizer"]}
+        given = self.shape.changes() | {"tokenizer": self.tokenizer}
+        if self.vocab_size is not None:
+            given["vocab_size"] = self.vocab_size
+        for name, value in given.items():
+            if value != kept[name]:
                 raise RunError(
-                    f"{self.out} has {name} {stored[name]}, which --resume "
+                    f"{self.out} has {name} {kept[name]}, which --resume "
                     f"cannot change to {value}: leave the flag out, or train "
                     "into another --out"
                 )
@@ -424,8 +434,8 @@ Command = (
 
 def _stored(out: Path) -> dict:
     """config.json of a run that this command line has started."""
-    stored = read_run_config(out)
-    for name in ("preset", "data", "data_sha256", "text"):
+    stored = {"tokenizer": "char"} | read_run_config(out)
+    for name in ("preset", "data", "data_sha256", "text", "tokenizer"):
         if not isinstance(stored.get(name), str):
             raise RunError(
                 f"{out} was not started by 'minigpt train': resume it as it "
@@ -521,6 +531,7 @@ def _train_defaults(argv: list[str]) -> Train:
             out=tyro.MISSING,
             preset=stored["preset"],
             data=stored["data"],
+            tokenizer=stored["tokenizer"],
             train=stored["train"],
         )
     return Train(

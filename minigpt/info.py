@@ -87,7 +87,8 @@ def read_config(folder: str | Path) -> GPTConfig:
     WeightsError, or RunError (both ValueErrors), if there is neither.
     """
     path, values = Path(folder) / "config.json", None
-    with contextlib.suppress(OSError, ValueError):  # said further down
+    # what cannot be read is said further down
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or "model_type" not in values:
         return GPTConfig.from_dict(read_run_config(folder)["model"])

@@ -113,7 +113,7 @@ def starting(folder: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file completely or not at all: temporary name, sync, rename."""
-    part = path.with_name(path.name + ".part")
+    part = path.parent / f"{path.name}.part"  # also of "." and "/"
     try:
         with writing(path):
             with open(part, "wb") as file:
@@ -372,7 +372,10 @@ def read_run_config(folder: str | Path) -> dict:
         problem = "config.json lacks the model or how it is trained"
     except FileNotFoundError:
         problem = "it has no config.json"
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (
+        *(OSError, ValueError, AttributeError, TypeError),
+        RecursionError,
+    ) as error:
         problem = f"config.json cannot be read ({error})"
     raise RunError(
         f"{folder} is not a run folder: {problem}; name a folder that "

@@ -497,7 +497,9 @@ def test_a_run_on_the_toy_language_says_so(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["bpe", "gpt2", "file"])
 def test_a_run_keeps_its_tokenizer(kind, tmp_path, corpus, capsys):
-    flags = ["--tokenizer", kind, "--vocab-size", "270"]
+    flags = ["--tokenizer", kind]
+    if kind == "bpe":
+        flags += ["--vocab-size", "270"]
     if kind == "gpt2":
         try:
             gpt2_tokenizer()
@@ -513,6 +515,9 @@ def test_a_run_keeps_its_tokenizer(kind, tmp_path, corpus, capsys):
     size = {"bpe": 270, "gpt2": 50257, "file": 261}[kind]
     assert tokenizer.vocab_size == size
     assert main(["train", "--out", str(out), "--resume"]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["tokenizer"] == flags[1]  # resumed or not
+    assert main(["train", "--out", str(out), "--resume", *flags]) == 0
     capsys.readouterr()
     argv = [
         "sample",
@@ -548,6 +553,10 @@ def test_merges_are_not_learned_from_the_validation_text(tmp_path, capsys):
         (["--tokenizer", "none.json"], "there is no such file"),
         (["--tokenizer", "bpe", "--vocab-size", "9"], "write 257 or more"),
         (["--tokenizer", "bpe", "--vocab-size", "9999"], "or give more text"),
+        (["--tokenizer", "gpt2", "--vocab-size", "300"], "has its size: lea"),
+        (["--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
+        (["--tokenizer", "."], "it cannot be read"),
+        (["--tokenizer", "BPE"], "BPE is no tokenizer of type char or bpe"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_had(flags, message, corpus, capsys):
@@ -557,6 +566,47 @@ def test_a_tokenizer_that_cannot_be_had(flags, message, corpus, capsys):
     )
     assert message in line
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"type": "word"}', '{"model": {"type": "BPE"}}']
+)
+def test_a_file_that_is_no_tokenizer(content, tmp_path, corpus, capsys):
+    path, out = tmp_path / "own.json", tmp_path / "run"
+    path.write_text(content)
+    argv = ["train", "--data", corpus, "--out", out, *SMALL]
+    line = refused(capsys, *argv, "--tokenizer", path)
+    assert f"{path} is no tokenizer" in line and "save() wrote" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tokenizer", "gpt2"], "has tokenizer char"),
+        (["--tokenizer", "none.json"], "has tokenizer char"),
+        (["--vocab-size", "300"], "has vocab_size 16, which --resume cannot"),
+    ],
+)
+def test_resume_does_not_ignore_another_tokenizer(
+    flags, message, run, capsys
+):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    line = refused(capsys, "train", "--out", run, "--resume", *flags)
+    assert message in line and "leave the flag out" in line
+    after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_a_run_from_before_there_were_tokenizers_goes_on(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    del config["tokenizer"]
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--out", str(run), "--resume"]) == 0
+    config["tokenizer"] = 7
+    (run / "config.json").write_text(json.dumps(config))
+    line = refused(capsys, "train", "--out", run, "--resume")
+    assert "was not started by 'minigpt train'" in line
 
 
 # --- what follows from what -----------------------------------------------

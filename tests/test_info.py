@@ -174,6 +174,7 @@ def test_a_folder_instead_of_a_preset(tmp_path, capsys):
         (None, "is not a run folder: it has no config.json"),
         ("{", "config.json cannot be read"),
         ("[1]", "config.json cannot be read"),
+        ("[" * 100_000, "config.json cannot be read (maximum recursion"),
         ('{"model_type": "llama"}', "a llama model cannot be loaded here"),
         ('{"model_type": "gpt2", "n_embd": "wide"}', "is not a GPT-2's"),
         ('{"model_type": "gpt2", "minigpt": 1}', "is not a GPT-2's"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt import tokenizer as module
+from minigpt.runfolder import TrainingError
 from minigpt.text import CharTokenizer, is_shakespeare, load_text
 from minigpt.tokenizer import (
     END_OF_TEXT,
@@ -383,6 +384,14 @@ def test_a_merge_joins_what_exists_before_it():
     for pair in ((256, 0), (0, 256), (-1, 0)):
         with pytest.raises(TokenizerError, match="only 256 tokens exist"):
             BPETokenizer([pair])
+
+
+@pytest.mark.parametrize("place", [".", "", "none/tokenizer.json"])
+def test_a_place_that_cannot_be_written(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="cannot write"):
+        SMALL.save(place)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_not_there_or_of_another_kind(tmp_path):
