@@ -28,6 +28,7 @@ PIECES = {
     "recipe": "what each part of the pocket recipe is worth",
     "mini": "the mini model, trained by its recipe",
     "speed": "tokens per second of training: gpt2 on a GPU, else pocket",
+    "pretraining": "text to shards in MB/s, and what a batch costs",
     "memorise": "GPT-2 124M learns Shakespeare by heart (needs a GPU)",
 }
 
@@ -52,7 +53,7 @@ class Record:
     def __call__(self) -> int:
         if self.list:
             for name, what in PIECES.items():
-                print(f"{name:<8} {what} ({_made(name)})")
+                print(f"{name:<11} {what} ({_made(name)})")
             return 0
         for name in (self.only,) if self.only else PIECES:
             print(f"{name}: {PIECES[name]}")
@@ -160,4 +161,5 @@ MAKE: dict[str, Callable[[Record, str], int]] = {
     "memorise": _memorise,
     "recipe": _benchmark,
     "speed": _benchmark,
+    "pretraining": _benchmark,
 }
