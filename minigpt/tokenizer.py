@@ -213,6 +213,8 @@ def count_words(
     """How often each word occurs in a text or in several documents."""
     if isinstance(texts, str):
         texts = _pieces(_slices(texts))
+    if processes < 1:
+        raise ValueError(f"processes is {processes}: write 1 or more")
     total = Counter()
     if processes == 1:
         for counts in map(_count, texts):
@@ -232,6 +234,10 @@ def _check_special(names: Sequence[str]) -> tuple[str, ...]:
             raise TokenizerError(
                 f"special token {name!r}: write a name without spaces"
             )
+        if name != _sound(name):
+            raise TokenizerError(
+                f"special token {name!r} has half a character: write it whole"
+            )
     if len(set(names)) < len(names):
         raise TokenizerError("a special token is there twice: name it once")
     return tuple(names)
@@ -243,6 +249,11 @@ def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
         raise TokenizerError("byte_order must hold each byte exactly once")
     tokens = [bytes([byte]) for byte in byte_order]
     for left, right in merges:
+        if not type(left) is type(right) is int:
+            raise TokenizerError(
+                f"merge {len(tokens) - 256} joins {left!r} and {right!r}: "
+                "write two whole numbers"
+            )
         if not 0 <= min(left, right) <= max(left, right) < len(tokens):
             raise TokenizerError(
                 f"merge {len(tokens) - 256} joins {left} and {right}, but "
@@ -258,6 +269,8 @@ def _spell(byte_order: bytes, merges: Sequence[tuple[int, int]]) -> list:
 # %% ../nbs/09_tokenizer.ipynb #checkargs
 def _check_size(size: int, least: int, most: float = math.inf) -> int:
     """How many merges make that many tokens; ValueError if none can."""
+    if not isinstance(size, int):
+        raise ValueError(f"vocab_size is {size!r}: write a whole number")
     if size < least:
         raise ValueError(
             f"vocab_size is {size}: write {least} or more, for 256 bytes "
@@ -280,12 +293,12 @@ def _allowed(
     unknown = set(wanted) - set(special)
     if unknown:
         raise ValueError(
-            f"{min(unknown)!r} is not a special token of this tokenizer: it "
-            f"has {', '.join(special) or 'none'}"
+            f"{min(unknown, key=str)!r} is not a special token of this "
+            f"tokenizer: it has {', '.join(special) or 'none'}"
         )
     return set(wanted)
 
-# %% ../nbs/09_tokenizer.ipynb #files
+
 def _any_of(names: Iterable[str]) -> str:
     """A pattern that splits a text at the names and keeps them."""
     import regex
@@ -293,7 +306,7 @@ def _any_of(names: Iterable[str]) -> str:
     longest_first = sorted(names, key=len, reverse=True)
     return "(" + "|".join(map(regex.escape, longest_first)) + ")"
 
-
+# %% ../nbs/09_tokenizer.ipynb #files
 def _read_stored(path: str | os.PathLike, *kinds: str) -> dict:
     """The JSON of a saved tokenizer of one of these kinds."""
     try:
@@ -325,6 +338,9 @@ def _read_bpe(path: str | os.PathLike, kind: type) -> "BPETokenizer":
     stored = _read_stored(path, "bpe")
     del stored["type"]
     try:
+        for name in ("merges", "special_tokens", "byte_order"):
+            if not isinstance(stored.get(name), list):
+                raise ValueError(f"{name} is no list")
         return kind(**stored)
     except (TypeError, ValueError) as error:
         raise TokenizerError(

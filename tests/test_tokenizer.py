@@ -161,6 +161,11 @@ def test_the_number_of_processes_changes_nothing():
     assert BPETokenizer.train([TEXT], 280, processes=2).merges == one.merges
 
 
+def test_no_process_counts_no_words():
+    with pytest.raises(ValueError, match="processes is 0: write 1 or more"):
+        count_words(TEXT, processes=0)
+
+
 def test_words_do_not_reach_across_documents():
     assert "ab" not in count_words(["xa", "by"])
     assert count_words("xa by")["xa"] == 1
@@ -184,6 +189,8 @@ def test_cutting_a_text_does_not_cut_a_word(text, size):
         (300, [""], "without spaces"),
         (300, [7], "special token 7: write a name"),
         (300, ["<a>", "<a>"], "there twice"),
+        ("300", [], "vocab_size is '300': write a whole number"),
+        (300.0, [], "write a whole number"),
     ],
 )
 def test_a_vocabulary_that_cannot_be_is_refused(size, special, message):
@@ -344,7 +351,13 @@ def test_special_tokens_come_back_from_the_file(tmp_path):
         (lambda s: "[]", "it cannot be read"),
         (lambda s: "[" * 100_000, "it cannot be read"),
         (lambda s: s.replace('"bpe"', '"word"'), "of type 'word'"),
-        (lambda s: s.replace('"merges"', '"m"'), "is damaged"),
+        (lambda s: s.replace('"merges"', '"m"'), "merges is no list"),
+        (lambda s: s.replace('"special', '"x'), "special_tokens is no list"),
+        (lambda s: s.replace('"byte_', '"x'), "byte_order is no list"),
+        (lambda s: '{"type": "bpe", "merges": {}}', "merges is no list"),
+        (lambda s: s.replace("[[", "[[true, 1], ["), "joins True and 1"),
+        (lambda s: s.replace("[[", "[[1, 2.0], ["), "joins 1 and 2.0: write"),
+        (lambda s: s.replace("<|x|>", r"\ud800"), "has half a character"),
         (lambda s: s.replace("[[", "[[99999, 1], ["), "merge 0 joins 99999"),
         (lambda s: s.replace("[[", "[[1], ["), "is damaged"),
         (lambda s: s.replace("254, 255", "254, 254"), "each byte exactly"),
@@ -364,10 +377,14 @@ def test_a_tokenizer_that_cannot_be_meant_is_refused():
     for arguments, message in (
         (([(97, 97), (97, 97)],), "a merge is there twice"),
         ((doubling,), "longer than a megabyte"),
+        ((torch.tensor([[97, 98]]),), "write two whole numbers"),
+        (([], ["\ud800"]), "has half a character: write it whole"),
         (([], "<a>"), "is one string: give a list"),
     ):
         with pytest.raises(TokenizerError, match=message):
             BPETokenizer(*arguments)
+    with pytest.raises(ValueError, match="5 is not a special token"):
+        SMALL.encode("a", ["<|y|>", 5])
     for text in (None, b"bytes", 7):
         with pytest.raises(TypeError, match="give a str"):
             SMALL.encode(text)
