@@ -53,8 +53,10 @@ setup(
     ),
     install_requires=words("requirements"),
     extras_require={
+        "app": words("app_requirements"),
         "data": words("data_requirements"),
         "dev": words("dev_requirements"),
+        "export": words("export_requirements"),
         "lab": words("lab_requirements"),
     },
     entry_points={"console_scripts": words("console_scripts")},
