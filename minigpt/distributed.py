@@ -5,7 +5,8 @@ times, here or on several machines. Each process, a *rank*, learns from its
 share of every step's windows; the gradients are averaged. `World` is one
 process alone, `DataParallel` keeps a whole copy of the model in each rank
 (DDP), `Sharded` a part of it (FSDP2). All ranks take the same decisions;
-only rank 0 writes and speaks. On Windows there is gloo only: slow on GPUs.
+only rank 0 writes and speaks. On Windows there is gloo only, slow on GPUs,
+and torchrun asks for USE_LIBUV=0 in the environment.
 """
 
 import contextlib
