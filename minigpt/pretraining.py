@@ -280,7 +280,7 @@ RUNS = {
     "80 GB card": Run(
         f"{_GPT2} {_LONG} --batch-size 64 --grad-accum 8", 10**10
     ),
-    "8 such cards": Run(
+    "8 x 80 GB": Run(
         f"torchrun --nproc-per-node 8 -m {_GPT2} {_LONG} "
         "--batch-size 64 --grad-accum 8",
         10**10,
