@@ -32,6 +32,7 @@ from minigpt.eval_command import Eval
 from minigpt.hardware import check_device
 from minigpt.info import describe, read_config
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
+from minigpt.plan_command import Plan, fitted, in_words
 from minigpt.pretraining import Shards, verify
 from minigpt.record import Record
 from minigpt.runfolder import (
@@ -115,6 +116,10 @@ class Train:
     """Go on with the run in --out, from its newest checkpoint."""
     tensorboard: bool = False
     """Also write the log for TensorBoard, into --out/tensorboard."""
+    vram: float | None = None
+    """Fit the training on a card of so many GiB: sets batch_size and
+    grad_accum (their product stays), checkpointing, loss_chunk and
+    optimizer_state as `minigpt plan` does."""
     shard: bool = False
     """Divide the model among the processes that torchrun starts (FSDP2),
     instead of a copy in each; needs --optimizer adamw."""
@@ -191,12 +196,15 @@ class Train:
             tokenizer = self._tokenizer(text)
             config = self._shape(vocab_size=tokenizer.vocab_size)
         train_ids, val_ids = self._ids(text, tokenizer)
-        torch.manual_seed(self.train.seed)  # the initial weights
+        train = self.train
+        if self.vram is not None:
+            train = fitted(self.preset, config, train, self.vram)
+        torch.manual_seed(train.seed)  # the initial weights
         return Trainer(
             _build(config),
             train_ids,
             val_ids,
-            self.train,
+            train,
             self.out,
             tokenizer=tokenizer,
             world=world,
@@ -269,6 +277,8 @@ class Train:
             f"{trainer.device}, {trainer.precision} ({trainer.reason}), "
             f"{len(trainer.train_ids):,} training tokens"
         )
+        if self.vram is not None:
+            print(f"for {self.vram:g} GiB: {in_words(trainer.config)}")
         if trainer.world.size > 1:
             kept = "parts" if self.shard else "copies"
             print(f"{trainer.world.size} processes with {kept} of the model")
@@ -429,6 +439,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
 )
 
 

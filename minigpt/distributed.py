@@ -209,6 +209,11 @@ class Sharded(DataParallel):
                 f"--shard cannot use {config.optimizer}, which needs whole "
                 "matrices: write --optimizer adamw"
             )
+        if config.optimizer_state != "fp32":
+            raise ValueError(
+                "--shard keeps its optimizer's state whole: leave "
+                "--optimizer-state out, each process has only a part of it"
+            )
         if precision == "fp16":
             raise ValueError(
                 "--shard cannot use fp16: write --precision fp32, or bf16 on "

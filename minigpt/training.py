@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'ADVICE', 'TrainConfig', 'lr_factor', 'make_optimizer', 'autocast', 'fast_matmuls', 'choose_compile',
-           'TrainStep', 'Windows', 'choose_precision', 'Meter', 'step_state', 'load_step_state', 'why_stop', 'ctrl_c',
-           'explain_memory', 'settle', 'settle_sound', 'train_row', 'val_loss', 'sample_text', 'trainer_state',
-           'load_trainer_state', 'Trainer', 'Finding', 'diagnose', 'behind']
+           'save_memory', 'TrainStep', 'Windows', 'choose_precision', 'Meter', 'step_state', 'load_step_state',
+           'why_stop', 'ctrl_c', 'explain_memory', 'settle', 'settle_sound', 'train_row', 'val_loss', 'sample_text',
+           'trainer_state', 'load_trainer_state', 'Trainer', 'Finding', 'diagnose', 'behind']
 
 # %% ../nbs/07_training.ipynb #imports
 import contextlib
@@ -32,7 +32,7 @@ from minigpt.hardware import (
     synchronize,
     usage,
 )
-from .model import GPT, MuonAdamW
+from .model import GPT, FusedAdamW, Muon, MuonAdamW
 from minigpt.runfolder import (
     Checkpoints,
     RunError,
@@ -143,6 +143,12 @@ class TrainConfig:
     """Number format of the forward pass; auto measures what is fast."""
     compile: bool = False
     """Translate the model with torch.compile first."""
+    checkpointing: Literal["none", "mlp", "block"] = "none"
+    """What the way back computes again instead of keeping it."""
+    loss_chunk: int = 0
+    """Rows of logits that exist at once; 0 means all of them."""
+    optimizer_state: Literal["fp32", "bf16", "int8"] = "fp32"
+    """Number format in which the optimizer remembers."""
 
     def __post_init__(self):
         _check_settings(self)
@@ -165,12 +171,22 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     return c.final_lr + (1 - c.final_lr) * fall
 
 # %% ../nbs/07_training.ipynb #optimizers
+def _optimizers(form: str) -> tuple:
+    """What makes Muon and AdamW; chapter 11's use less memory."""
+    if form == "fp32":
+        return Muon, FusedAdamW
+    from minigpt.memory import low_bit_optimizers
+
+    return low_bit_optimizers(form)
+
+
 def make_optimizer(
     model: nn.Module, config: TrainConfig, precision: str = "fp32"
 ) -> torch.optim.Optimizer:
     """Muon + AdamW, or AdamW alone with weight decay on matrices only."""
     c = config
     betas = (c.beta1, c.beta2)
+    muon, adamw = _optimizers(c.optimizer_state)
     if c.optimizer == "muon":
         return MuonAdamW(
             model,
@@ -179,17 +195,17 @@ def make_optimizer(
             betas=betas,
             weight_decay=c.weight_decay,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            kinds=(muon, adamw),
         )
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    return torch.optim.AdamW(
+    return adamw(
         [
             {"params": matrices, "weight_decay": c.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ],
         lr=c.learning_rate,
         betas=betas,
-        fused=True,
     )
 
 # %% ../nbs/07_training.ipynb #autocast
@@ -229,6 +245,14 @@ def choose_compile(wanted: bool, device: str) -> tuple[bool, str]:
         return False, "torch.compile needs a C++ compiler, none was found"
     return True, "as asked for"
 
+# %% ../nbs/07_training.ipynb #savememory
+def save_memory(model: GPT, config: TrainConfig) -> None:
+    """Set what chapter 11 has for a model that is too large for its card."""
+    from minigpt.memory import use_checkpointing, use_chunked_loss
+
+    use_checkpointing(model, config.checkpointing)
+    use_chunked_loss(model, config.loss_chunk)
+
 # %% ../nbs/07_training.ipynb #step
 class TrainStep:
     """One optimizer step: micro-batches in; loss and gradient norm out."""
@@ -237,6 +261,7 @@ class TrainStep:
         self, model: GPT, config: TrainConfig, device: str, precision: str,
         world: World | None = None,
     ):
+        save_memory(model, config)
         self.model, self.config = model, config
         self.world = w = world or World()
         _, self.count = w.share(config.batch_size, config.grad_accum)
@@ -423,11 +448,18 @@ def step_state(step: TrainStep) -> dict:
     return {
         "optimizer": step.optimizer.state_dict(),
         "scaler": step.scaler.state_dict(),
+        "form": step.config.optimizer_state,
     }
 
 
 def load_step_state(step: TrainStep, state: dict) -> None:
     """Go back to a step_state; the settings stay those of step.config."""
+    form = state.get("form", "fp32")
+    if form != step.config.optimizer_state:
+        raise RunError(
+            f"the checkpoint's optimizer remembers in {form}: keep the run's "
+            f"optimizer_state={form}"
+        )
     keep = [
         {key: value for key, value in group.items() if key != "params"}
         for group in step.optimizer.param_groups
@@ -493,7 +525,8 @@ def explain_memory(config: TrainConfig) -> Iterator[None]:
             f"halve batch_size to {config.batch_size // 2} and double "
             f"grad_accum to {config.grad_accum * 2}, which learns the same"
             if config.batch_size > 1
-            else "shorten context_length or take a smaller model"
+            else "set loss_chunk=1024 and checkpointing=block, shorten "
+            "context_length or take a smaller model"
         )
         raise TrainingError(
             f"out of memory: {remedy}; what was trained is kept, go on "
@@ -558,12 +591,19 @@ def train_row(trainer: "Trainer") -> dict:
     }
 
 # %% ../nbs/07_training.ipynb #looks
+def _eval_rows(trainer: "Trainer") -> int:
+    """Windows at once, with no more rows of logits than loss_chunk."""
+    c, T = trainer.config, trainer.model.context_length
+    most = c.loss_chunk // T if c.loss_chunk else c.batch_size
+    return max(1, min(most, c.batch_size))
+
+
 def val_loss(trainer: "Trainer") -> float:
     """The validation loss; TrainingError if it is no number."""
     t, T = trainer, trainer.model.context_length
 
     def loss_on(ids: Tensor) -> float:
-        return evaluate(t.model, ids, T, t.config.batch_size)
+        return evaluate(t.model, ids, T, _eval_rows(t))
 
     with autocast(t.device, t.precision):
         loss = t.world.mean_loss(loss_on, t.val_ids, T)

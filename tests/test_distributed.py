@@ -41,6 +41,11 @@ CASES = {  # 12 windows a step: shared by 1, 2 and 3
     "adamw": {"batch_size": 4, "grad_accum": 3, "optimizer": "adamw"},
     "shard": {"batch_size": 6, "grad_accum": 2, "optimizer": "adamw"},
 }
+# chapter 11's remedies
+CASES["adamw"] |= {"checkpointing": "mlp", "loss_chunk": 20}
+CASES["shard-more"] = CASES["shard"] | {
+    "checkpointing": "block", "loss_chunk": 20
+}
 
 
 def trainer(world, case, folder=None, **changes):
@@ -79,7 +84,7 @@ def worker(folder: Path, rank: int, size: int, port: int) -> None:
     found = {}
     with joined("cpu") as ranks:
         for case in CASES:
-            kind = Sharded if case == "shard" else DataParallel
+            kind = Sharded if case.startswith("shard") else DataParallel
             place = ranks.rank, size, ranks.local_rank
             mine, before = (folder / f"{n}-{case}" for n in (size, size - 1))
             run = trainer(kind(*place), case, mine, max_steps=8)
@@ -351,6 +356,8 @@ def test_shard_needs_several_processes():
     [
         ({"optimizer": "muon"}, "fp32", "--optimizer adamw"),
         ({"optimizer": "adamw"}, "fp16", "--precision fp32"),
+        ({"optimizer": "adamw", "optimizer_state": "int8"}, "fp32",
+         "leave --optimizer-state out"),
     ],
 )
 def test_what_shard_cannot_do(settings, precision, remedy):
