@@ -88,11 +88,12 @@ def worker(folder: Path, rank: int, size: int, port: int) -> None:
             place = ranks.rank, size, ranks.local_rank
             mine, before = (folder / f"{n}-{case}" for n in (size, size - 1))
             run = trainer(kind(*place), case, mine, max_steps=8)
-            found[case] = numbers(run.fit().rows)
+            found[case] = everywhere(numbers(run.fit().rows))
             if before.exists():  # begun by one process fewer
                 run = trainer(kind(*place), case, before)
                 run.resume()
-                found[f"{case} resumed"] = numbers(run.fit().rows)
+                rows = run.fit().rows
+                found[f"{case} resumed"] = everywhere(numbers(rows))
         found["met"] = meet(ranks, folder / f"{size}-download")
         place = ranks.rank, size, ranks.local_rank
         found["stops"] = [
@@ -221,14 +222,16 @@ def alone():
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_the_losses_of_one_process(runs, alone, case, size):
-    found = runs[1][size][case]
+    found, *others = runs[1][size][case]
+    assert others == [found] * (size - 1)
     assert found == pytest.approx(alone[case, 8], rel=0, abs=1e-5)
     assert found[-2] < found[8] - 0.1  # the losses fall from 8 to 15
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_three_go_on_with_the_run_of_two(runs, alone, case):
-    found = runs[1][3][f"{case} resumed"]
+    found, *others = runs[1][3][f"{case} resumed"]
+    assert others == [found] * 2
     assert found == pytest.approx(alone[case, STEPS], rel=0, abs=1e-5)
 
 
