@@ -44,7 +44,8 @@ CASES = {  # 12 windows a step: shared by 1, 2 and 3
 # chapter 11's remedies
 CASES["adamw"] |= {"checkpointing": "mlp", "loss_chunk": 20}
 CASES["shard-more"] = CASES["shard"] | {
-    "checkpointing": "block", "loss_chunk": 20
+    "checkpointing": "block",
+    "loss_chunk": 20,
 }
 
 
@@ -183,6 +184,16 @@ def torchrun(processes: int, *arguments, **options) -> subprocess.Popen:
     )
 
 
+def ended(processes, seconds=240) -> list[int | None]:
+    """The exit codes when all have ended, or one failed, or time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        codes = [process.exitcode for process in processes]
+        if None not in codes or any(codes) or time.monotonic() > deadline:
+            return codes
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The losses of 2 and of 3 processes, and the folders they left."""
@@ -199,9 +210,7 @@ def runs(tmp_path_factory):
         ]
         for rank in ranks:
             rank.start()
-        for rank in ranks:
-            rank.join(timeout=240)
-        codes = [rank.exitcode for rank in ranks]
+        codes = ended(ranks)
         for rank in ranks:
             rank.kill()
         assert codes == [0] * size
@@ -359,8 +368,11 @@ def test_shard_needs_several_processes():
     [
         ({"optimizer": "muon"}, "fp32", "--optimizer adamw"),
         ({"optimizer": "adamw"}, "fp16", "--precision fp32"),
-        ({"optimizer": "adamw", "optimizer_state": "int8"}, "fp32",
-         "leave --optimizer-state out"),
+        (
+            {"optimizer": "adamw", "optimizer_state": "int8"},
+            "fp32",
+            "leave --optimizer-state out",
+        ),
     ],
 )
 def test_what_shard_cannot_do(settings, precision, remedy):
