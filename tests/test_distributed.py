@@ -23,6 +23,7 @@ from minigpt.distributed import (
     World,
     _stores,
     joined,
+    speaks,
 )
 from minigpt.runfolder import TrainingError, read_log
 from minigpt.text import ToyLanguage
@@ -356,6 +357,14 @@ def test_shares_are_equal_and_no_larger_than_asked(size):
         assert rows <= batch_size
     if size == 1:
         assert world.share(5, 7) == (5, 7)
+
+
+def test_before_they_meet_rank_0_speaks(monkeypatch):
+    for rank, answer in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert speaks() is answer
+    monkeypatch.delenv("RANK")
+    assert speaks() is True
 
 
 def test_shard_needs_several_processes():
