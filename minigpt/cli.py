@@ -29,6 +29,7 @@ from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.data_command import Data
 from minigpt.distributed import World, joined, speaks
 from minigpt.eval_command import Eval
+from minigpt.export_command import Export
 from minigpt.hardware import check_device
 from minigpt.info import describe, read_config
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
@@ -437,6 +438,7 @@ Command = (
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]

@@ -1,6 +1,5 @@
 """`minigpt eval`: what a saved model is worth, on a text or on HellaSwag."""
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from minigpt.evaluation import (
     score_endings,
     score_text,
 )
-from minigpt.gpt2 import HUB, load_gpt2
 from minigpt.hardware import check_device
 from minigpt.pretraining import Shards
-from minigpt.runfolder import RunError, load_run, read_run_config
+from minigpt.runfolder import RunError, read_run_config
+from minigpt.sharing import is_run, load_any
 from minigpt.text import best_device, load_text
-from minigpt.tokenizer import END_OF_TEXT, gpt2_tokenizer, load_tokenizer
+from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
 
 Part = Literal["val", "train", "all"]
 RULE_NAMES = {
@@ -77,7 +76,7 @@ class Eval:
     def __call__(self) -> int:
         auto = self.device == "auto"
         device = check_device(best_device() if auto else self.device)
-        _is_ours(self.run)  # refuses what is missing before all downloads
+        is_run(self.run)  # refuses what is missing before all downloads
         on_text = self.on == "text"
         data = self._read() if on_text else self._items()
         model, tokenizer = load_any(self.run, device)
@@ -148,7 +147,7 @@ class Eval:
 
     def _own_text(self) -> tuple[str, str | None]:
         """What the run was trained on, and its sha256 if that is known."""
-        if not _is_ours(self.run):
+        if not is_run(self.run):
             return "shakespeare", None
         stored = read_run_config(self.run)
         if not isinstance(stored.get("data"), str):
@@ -221,46 +220,3 @@ def _with_progress(items: list[Item], size: int = 32) -> Iterator[list[Item]]:
             chunk = items[at : at + size]
             yield chunk
             bar.update(len(chunk))
-
-
-def _is_gpt2(folder: Path) -> bool:
-    """Whether a folder's config.json is in Hugging Face's format."""
-    try:
-        text = (folder / "config.json").read_text(encoding="utf-8")
-        values = json.loads(text)
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "model_type" in values
-
-
-def _is_ours(run: str) -> bool:
-    """Whether it is a run folder of ours, not a GPT-2; RunError if neither.
-
-    A folder goes before the name of an official model.
-    """
-    folder = Path(run)
-    if _is_gpt2(folder) or (run in HUB and not folder.is_dir()):
-        return False
-    if folder.exists():
-        return True
-    raise RunError(
-        f"no run {run!r}: name a folder that 'minigpt train' wrote, or one "
-        f"of {', '.join(HUB)}"
-    )
-
-
-def load_any(run: str, device: str):
-    """Model and tokenizer of a run, a Hugging Face folder, or a name.
-
-    A GPT-2 comes with GPT-2's tokenizer.
-    """
-    if _is_ours(run):
-        return load_run(run, device)
-    model, tokenizer = load_gpt2(run, device=device), gpt2_tokenizer()
-    if model.config.vocab_size < tokenizer.vocab_size:
-        raise RunError(
-            f"{run} has {model.config.vocab_size:,} tokens, GPT-2's "
-            f"tokenizer {tokenizer.vocab_size:,}: evaluate the run folder "
-            "that it comes from"
-        )
-    return model, tokenizer
