@@ -289,6 +289,8 @@ def test_a_file_of_integers_is_refused(folder):
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
         ({"n_inner": 100}, "n_inner is 100, and our GPT's is None or 48"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "layer_idx is True"),
+        ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"n_head": 5}, "12 cannot be shared by 5 heads"),
         ({"vocab_size": "many"}, "vocab_size must be a whole number"),
         ({"minigpt": {"colour": 1}}, "GPTConfig has no field colour"),

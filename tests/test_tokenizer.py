@@ -322,6 +322,9 @@ def test_the_memory_of_words_is_emptied_when_full(monkeypatch):
     tokenizer = BPETokenizer(SMALL.merges)
     assert tokenizer.encode(TEXT) == SMALL.encode(TEXT)
     assert 0 < len(tokenizer._words) <= 3
+    for word in ("a", "b", "c", "d"):
+        tokenizer.encode(word)
+        assert len(tokenizer._words) <= 3
 
 
 # --- files ----------------------------------------------------------------
@@ -376,7 +379,7 @@ def test_a_tokenizer_that_cannot_be_meant_is_refused():
     doubling = [(97, 97)] + [(256 + n, 256 + n) for n in range(60)]
     for arguments, message in (
         (([(97, 97), (97, 97)],), "a merge is there twice"),
-        ((doubling,), "longer than a megabyte"),
+        ((doubling[:21],), "longer than a megabyte"),
         ((torch.tensor([[97, 98]]),), "write two whole numbers"),
         (([], ["\ud800"]), "has half a character: write it whole"),
         (([], "<a>"), "is one string: give a list"),
@@ -388,6 +391,11 @@ def test_a_tokenizer_that_cannot_be_meant_is_refused():
     for text in (None, b"bytes", 7):
         with pytest.raises(TypeError, match="give a str"):
             SMALL.encode(text)
+
+
+def test_a_token_may_have_a_megabyte():
+    doubling = [(97, 97)] + [(256 + n, 256 + n) for n in range(19)]
+    assert BPETokenizer(doubling).decode([275]) == "a" * 2**20
 
 
 def test_a_batch_of_one_can_be_decoded():
