@@ -64,6 +64,7 @@ class Data:
                 self.processes,
                 bar.update,
             )
+            bar.total = bar.n  # files hold more than their text
         for split in ("train", "val"):
             verify(Shards(self.out, split))
         counts = manifest["splits"]

@@ -506,6 +506,20 @@ def test_prefetched_batches_are_the_same(built, workers, indexes):
         assert len(ahead.jobs) <= 5
 
 
+def test_batches_for_a_gpu_are_pinned(built, monkeypatch):
+    pinned = []
+
+    def pin(part):
+        pinned.append(part.shape)
+        return part
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    ahead = Prefetch(ShardWindows(Shards(built), 3, 16, 0), ahead=0)
+    x, y = ahead.batch(0)
+    assert pinned == [x.shape, y.shape] == [(3, 16)] * 2
+
+
 def test_prefetch_tells_what_went_wrong(built):
     ahead = Shards(built).windows(2, 16, 0)
     (built / "train-00000.npy").unlink()
@@ -557,6 +571,15 @@ def test_data_then_train_then_resume(jsonl, tmp_path, capsys):
     weights = [f / "model.safetensors" for f in (whole, half)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert main(["sample", "--run", f"{half}", "--num-tokens", "3"]) == 0
+
+
+def test_a_bar_shows_how_far_it_is(jsonl, tmp_path):
+    command = [sys.executable, "-m", "minigpt", "data", "--source", jsonl,
+               "--out", tmp_path / "s", "--tokenizer", "char"]  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0
+    assert "tokenizing: 100%" in done.stderr
 
 
 def test_a_run_goes_on_with_its_own_shards_only(jsonl, tmp_path, capsys):
