@@ -96,6 +96,20 @@ def test_other_pieces_are_made_by_their_own_code(shelf, monkeypatch):
     assert go(shelf, "--only", "recipe") == 2  # not in a wheel
 
 
+def test_without_a_gpu_a_page_is_memorised(shelf, monkeypatch):
+    made = []
+    monkeypatch.setattr(record, "best_device", lambda: "cpu")
+    monkeypatch.setattr(
+        record.subprocess,
+        "run",
+        lambda command: made.append(command[1].name)
+        or type("Done", (), {"returncode": 0}),
+    )
+    assert go(shelf, "--only", "memorise") == 0
+    assert made == ["memorise.py"]
+    assert (record.PACKAGE.parent / "benchmarks" / made[0]).is_file()
+
+
 def test_another_text_is_never_recorded(shelf, monkeypatch, capsys):
     monkeypatch.setattr(record, "is_shakespeare", lambda text: False)
     assert go(shelf, "--only", "mini") == 2
