@@ -159,6 +159,16 @@ def test_a_missing_bias_is_written_as_zeros_and_stays_missing(tmp_path):
     assert 'delete "minigpt" from config.json' in message
 
 
+def test_our_dropout_is_theirs_and_rests_after_loading(tmp_path):
+    config = replace(SMALL, drop_rate=0.3)
+    values = config_to_hf(config)
+    rates = [values[f"{place}_pdrop"] for place in ("attn", "embd", "resid")]
+    assert rates == [0.3, 0.3, 0.3]
+    model = load_gpt2(save_gpt2(GPT(config), tmp_path))
+    assert model.config.drop_rate == 0.3
+    assert not any(module.training for module in model.modules())
+
+
 def test_hugging_faces_dropout_is_not_ours(folder):
     edit_config(folder, resid_pdrop=0.1, attn_pdrop=0.1, minigpt={})
     assert load_gpt2(folder).config.drop_rate == 0.0
@@ -236,6 +246,12 @@ def test_a_damaged_index_is_named(folder, index):
     assert f"{FILE}.index.json is damaged" in refusal(folder)
 
 
+def test_an_index_without_shards_stands_for_one_file(folder):
+    (folder / f"{FILE}.index.json").write_text('{"weight_map": {}}')
+    (folder / FILE).unlink()
+    assert f"{folder / FILE} is missing" in refusal(folder)
+
+
 # ------------------------------------------------------ dtypes and devices
 @pytest.mark.parametrize("dtype", gpt2.DTYPES, ids=str)
 def test_dtypes(folder, dtype):
@@ -270,13 +286,12 @@ def test_on_a_gpu(folder):
     assert_equal(model.cpu(), noisy(SMALL).to(torch.bfloat16))
 
 
-def test_a_file_of_integers_is_refused(folder):
-    edit_tensors(
-        folder,
-        lambda s: s | {"transformer.ln_f.bias": torch.ones(12).char()},
-    )
-    message = refusal(folder)
-    assert "transformer.ln_f.bias is stored as I8; only F64, F32" in message
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64], ids=str)
+def test_a_file_of_integers_is_refused(dtype, folder):
+    name = "transformer.ln_f.bias"
+    edit_tensors(folder, lambda s: s | {name: s[name].to(dtype)})
+    kind = {torch.int8: "I8", torch.int64: "I64"}[dtype]
+    assert f"{name} is stored as {kind}; only F64, F32" in refusal(folder)
 
 
 # ---------------------------------------------------------------- refusals
