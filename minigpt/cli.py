@@ -1,4 +1,4 @@
-"""The command line: `minigpt train`, `sample`, `eval`, `info`, `record`.
+"""The command line: `minigpt train`, `sample`, `export` and the others.
 
 One dataclass per command is the only source of its flags, their defaults,
 their checks and their help. What a user gets wrong is answered in one line
@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from minigpt.app_command import App
 from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.data_command import Data
 from minigpt.distributed import World, joined, speaks
@@ -49,6 +50,7 @@ from minigpt.sampling import (
     stream,
     to_int8,
 )
+from minigpt.studio import first_text
 from minigpt.text import (
     CharTokenizer,
     best_device,
@@ -364,7 +366,7 @@ class Sample:
         model, tokenizer = load_run(self.run, device)
         if self.int8:
             model = to_int8(model)
-        prompt = self._read_prompt() or _first_token(tokenizer)
+        prompt = self._read_prompt() or first_text(tokenizer)
         _refuse_unknown(prompt, tokenizer)
         generator = torch.Generator(device)
         if self.seed is None:
@@ -439,6 +441,7 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[App, tyro.conf.subcommand("app")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
@@ -506,13 +509,6 @@ def _read_prompt_file(path: Path) -> str:
     except OSError as error:
         problem = f"cannot be read ({error.strerror}): name a text file"
     raise ValueError(f"{path} {problem}")
-
-
-def _first_token(tokenizer: Tokenizer) -> str:
-    """What to begin a text with: a newline, if the model knows it."""
-    if not isinstance(tokenizer, CharTokenizer):
-        return "\n"
-    return "\n" if "\n" in tokenizer.chars else tokenizer.chars[0]
 
 
 def _refuse_unknown(prompt: str, tokenizer: Tokenizer) -> None:

@@ -86,3 +86,33 @@ def wheel(tmp_path_factory):
 def alone(tmp_path):
     """An empty folder and an environment with nothing else in it."""
     return tmp_path, nothing_but(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A run folder as `minigpt train` leaves it, of a very small model."""
+    import torch
+
+    from minigpt import GPT, CharTokenizer, GPTConfig, TrainConfig, Trainer
+
+    text = "ROMEO:\nto be, or not to be: that is the question.\n" * 20
+    tokenizer = CharTokenizer.from_text(text)
+    ids = torch.tensor(tokenizer.encode(text))
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(tokenizer.vocab_size, 32, 16, 2, 2))
+    config = TrainConfig(
+        max_steps=6,
+        batch_size=4,
+        eval_every=3,
+        log_every=2,
+        device="cpu",
+        precision="fp32",
+        warmup_steps=0,
+        sample_every=0,
+    )
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    facts = {"data": "/home/someone/secret/plays.txt"}
+    Trainer(
+        model, ids, ids[:200], config, folder, tokenizer=tokenizer, facts=facts
+    ).fit()
+    return folder

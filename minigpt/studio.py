@@ -1,0 +1,254 @@
+"""A model at work for several people at once; what `minigpt app` shows.
+
+Nothing here knows of a browser. Every text is written in a thread of its
+own, because PyTorch's gradient mode belongs to a thread; the threads take
+turns, one token each, so that nobody waits for another's text to end.
+"""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.bigram import evaluating
+from minigpt.figures import visible
+from minigpt.runfolder import RunError, read_log
+from minigpt.sampling import Sampler, stream
+from minigpt.sharing import load_any
+from minigpt.text import CharTokenizer
+
+MAX_PROMPT = 2_000  # characters
+MAX_TOKENS = 1_000
+MAX_SAMPLES = 4
+SHOWN = 10  # tokens in the chart
+HEAT = 32  # tokens in a heat map
+
+
+class Turns:
+    """A lock that is handed over in the order in which it was asked for."""
+
+    def __init__(self):
+        self._lock, self._waiting = threading.Lock(), deque()
+        self._taken = False
+
+    def __enter__(self):
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Event()
+            self._waiting.append(mine)
+        mine.wait()
+
+    def __exit__(self, *_):
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()  # it stays taken
+            else:
+                self._taken = False
+
+
+class Wish(NamedTuple):
+    """What somebody wants written."""
+
+    prompt: str
+    sampler: Sampler
+    num_tokens: int
+    num_samples: int
+    seed: int
+
+
+class Studio:
+    """A model, its tokenizer, and what is known of how it was trained."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer, name: str,
+        header: dict | None = None, rows: tuple[dict, ...] = (),
+    ):
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+        self.header, self.rows = header or {}, rows
+        self.first = first_text(tokenizer)
+        self._turns = Turns()
+        self._device = next(model.parameters()).device
+
+    def check(self, wish: Wish) -> None:
+        """ValueError, in one sentence, for what cannot be written."""
+        bounds = (("tokens", wish.num_tokens, MAX_TOKENS),
+                  ("samples", wish.num_samples, MAX_SAMPLES))
+        for what, value, most in bounds:
+            if not 1 <= value <= most:
+                raise ValueError(f"{value} {what}: choose 1 to {most}")
+        if not 0 <= wish.seed < 2**63:
+            raise ValueError(f"seed {wish.seed}: choose 0 or more")
+        self.encode(wish.prompt)
+
+    def encode(self, text: str) -> Tensor:
+        """The ids (1, T) of a text; ValueError if it is too long, or holds
+        a character that the model has never seen."""
+        if len(text) > MAX_PROMPT:
+            raise ValueError(
+                f"the prompt has {len(text):,} characters: shorten it to "
+                f"{MAX_PROMPT:,}"
+            )
+        ids = self.tokenizer.encode(text or self.first)
+        return torch.tensor([ids], device=self._device)  # (1, T)
+
+    def write(self, wish: Wish) -> Iterator[list[str]]:
+        """The samples as far as they are written, again and again.
+
+        Sample number n depends on seed + n alone: not on how many there
+        are, nor on who else is writing. Closing the iterator stops it.
+        """
+        self.check(wish)
+        pieces: Queue = Queue()
+        stop = threading.Event()
+        args = (wish, pieces, stop)
+        threading.Thread(target=self._work, args=args, daemon=True).start()
+        texts = [""] * wish.num_samples
+        try:
+            while (item := pieces.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                number, piece = item
+                texts[number] += piece
+                yield list(texts)
+        finally:
+            stop.set()
+
+    def _work(self, wish: Wish, pieces: Queue, stop: threading.Event) -> None:
+        try:
+            streams = dict(enumerate(self._streams(wish)))
+            while streams and not stop.is_set():
+                for number, running in list(streams.items()):
+                    with self._turns:
+                        piece = next(running, None)
+                    if piece is None:
+                        del streams[number]
+                    else:
+                        pieces.put((number, piece))
+                    if stop.is_set():
+                        break
+        except Exception as error:  # whoever reads on is told
+            pieces.put(error)
+        finally:
+            pieces.put(None)
+
+    def _streams(self, wish: Wish) -> Iterator[Iterator[str]]:
+        for number in range(wish.num_samples):
+            dice = torch.Generator(self._device)
+            dice.manual_seed((wish.seed + number) % 2**63)
+            yield stream(
+                self.model, self.tokenizer, wish.prompt or self.first,
+                wish.num_tokens, sampler=wish.sampler, generator=dice,
+                keep=max(1, self.model.context_length // 2),
+            )
+
+    def next_tokens(self, text: str, sampler: Sampler) -> dict[str, float]:
+        """The likeliest next tokens after a text, with what the settings
+        leave of their probabilities."""
+        ids = self.encode(text)[:, -self.model.context_length :]
+        seen = torch.zeros(
+            1, self.tokenizer.vocab_size, dtype=torch.bool, device=self._device
+        ).scatter_(1, ids, True)
+        with self._turns, evaluating(self.model):
+            logits = self.model(ids, last=True)[:, -1].float()  # (1, V)
+            if sampler.temperature == 0:
+                probs = torch.zeros_like(logits)
+                probs[0, logits.argmax()] = 1.0
+            else:
+                probs = sampler.filter(logits, seen).softmax(-1)  # (1, V)
+        best = probs[0].topk(min(SHOWN, probs.shape[1]))
+        labels = [self.label(i) for i in best.indices.tolist()]
+        twice = Counter(labels)
+        return {
+            label if twice[label] == 1 else f"{label} #{number}": value
+            for label, number, value in zip(
+                labels, best.indices.tolist(), best.values.tolist()
+            )
+            if value > 0
+        }
+
+    def label(self, token: int) -> str:
+        """A token as it is written in a chart."""
+        return visible(self.tokenizer.decode([token]))
+
+    def attention(self, text: str, layer: int) -> tuple[list[str], Tensor]:
+        """The last tokens of a text, and who looks at whom in each head of
+        a layer (counted from 1): (nh, T, T)."""
+        if not 1 <= layer <= len(self.model.h):
+            raise ValueError(
+                f"layer {layer}: choose 1 to {len(self.model.h)}"
+            )
+        most = min(HEAT, self.model.context_length)
+        ids = self.encode(text)[:, -most:]  # (1, T)
+        model = self.model
+        with self._turns, evaluating(model):
+            places = torch.arange(ids.shape[1], device=self._device)
+            x = model.wte(ids) + model.wpe(places)  # (1, T, C)
+            for block in model.h[: layer - 1]:
+                x = block(x)
+            block = model.h[layer - 1]
+            maps = block.attn.weights(block.ln_1(x))[0]  # (nh, T, T)
+        return [self.label(i) for i in ids[0].tolist()], maps.cpu()
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What is known of the model, as pairs of words."""
+        c = self.model.config
+        found = [
+            ("model", self.name),
+            ("parameters", f"{self.model.num_params():,}"),
+            ("layers, heads, width",
+             f"{c.n_layers}, {c.n_heads}, {c.emb_dim}"),
+            ("context", f"{c.context_length:,} tokens"),
+            ("vocabulary", f"{c.vocab_size:,} tokens"),
+        ]
+        losses = [r["loss"] for r in self.rows if r["kind"] == "val"]
+        seen = [r["tokens"] for r in self.rows if r["kind"] == "train"]
+        if losses:
+            found.append(("best validation loss", f"{min(losses):.3f}"))
+        if seen:
+            found.append(("tokens seen in training", f"{seen[-1]:,}"))
+        for key, words in (("data", "trained on"), ("device", "by"),
+                           ("date", "on the")):
+            if self.header.get(key):
+                value = str(self.header[key])
+                found.append((words, value.replace("\\", "/").split("/")[-1]))
+        return found
+
+
+def open_studio(run: str, device: str) -> Studio:
+    """The studio of a run folder, an exported folder, or an official name.
+
+    RunError or WeightsError if there is no model in it.
+    """
+    model, tokenizer = load_any(run, device)
+    log = Path(run) / "log.jsonl"
+    header, rows = {}, []
+    if log.exists():
+        try:
+            header, rows = read_log(log)
+        except RunError:  # the weights are sound: show them without a curve
+            header, rows = {}, []
+    return Studio(model, tokenizer, Path(run).name, header, tuple(rows))
+
+
+def first_text(tokenizer) -> str:
+    """What to begin a text with: a newline, if the model knows it."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return "\n"
+    return "\n" if "\n" in tokenizer.chars else tokenizer.chars[0]
+
+
+def examples(tokenizer) -> list[str]:
+    """Prompts that this model can read."""
+    known = ("ROMEO:\n", "To be, or not to be", "The meaning of life is",
+             "Once upon a time", "JULIET:\nO ")
+    if isinstance(tokenizer, CharTokenizer):
+        readable = set(tokenizer.chars)
+        return [text for text in known if set(text) <= readable][:4]
+    return list(known[:4])

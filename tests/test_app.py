@@ -1,0 +1,262 @@
+"""The app as its visitors meet it: over the network, and in a browser."""
+
+import shutil
+import time
+
+import pytest
+
+pytest.importorskip("gradio", reason="Gradio is not installed")
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from minigpt import app
+from minigpt.cli import main
+
+KNOBS = (0.8, 0, 0.95, 0)  # temperature, top-k, top-p, min-p
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run):
+    served = app.serve(tiny_run, block=False)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def client(page):
+    return Client(page.local_url, verbose=False)
+
+
+def write(client, prompt="ROMEO", length=15, samples=1, seed=1):
+    """The status line, and the texts that are shown."""
+    status, *boxes = client.predict(
+        prompt, *KNOBS, length, samples, seed, api_name="/write"
+    )
+    shown = [box["value"] for box in boxes if box.get("visible")]
+    return status.get("value"), shown
+
+
+def test_one_seed_writes_one_text(client):
+    status, (text,) = write(client)
+    assert status is None and text.startswith("ROMEO") and len(text) == 20
+    assert write(client) == (None, [text])
+    assert write(client, seed=2)[1] != [text]
+    assert write(client, samples=2)[1][0] == text
+
+
+def test_text_streams(client):
+    job = client.submit("to", *KNOBS, 30, 1, 1, api_name="/write")
+    job.result(timeout=60)
+    texts = [output[1]["value"] for output in job.outputs()]
+    assert len(set(texts)) > 3
+    assert all(b.startswith(a) for a, b in zip(texts, texts[1:]))
+
+
+def test_eight_at_once_are_all_served(page):
+    alone = write(Client(page.local_url, verbose=False), seed=5)
+    jobs = [
+        Client(page.local_url, verbose=False).submit(
+            "ROMEO", *KNOBS, 15, 1, 5, api_name="/write"
+        )
+        for _ in range(8)
+    ]
+    for job in jobs:
+        _, text, *_ = job.result(timeout=60)
+        assert [text["value"]] == alone[1]
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"prompt": "o" * 100_000}, "shorten it to 2,000"),
+    ({"prompt": "to be \N{OCTOPUS}"}, "\N{OCTOPUS}"),
+    ({"seed": 2**63}, "choose 0 or more"),
+])
+def test_what_cannot_be_written_is_said_in_the_status(client, changes, words):
+    status, texts = write(client, **changes)
+    assert words in status and not texts
+
+
+@pytest.mark.parametrize(
+    "changes", [{"length": 10**6}, {"samples": 50}, {"seed": -3}]
+)
+def test_what_no_slider_can_ask_for_is_refused(client, changes):
+    with pytest.raises(AppError):
+        write(client, **changes)
+
+
+def test_the_chart_has_labels_and_shares(client):
+    chart = client.predict("to be", *KNOBS, api_name="/next_tokens")
+    shares = [one["confidence"] for one in chart["confidences"]]
+    assert shares == sorted(shares, reverse=True) and sum(shares) <= 1.001
+
+
+def test_whoever_leaves_stops_the_writing(page, monkeypatch):
+    """A closed connection ends the generation, not only its display."""
+    import httpx
+
+    steps = []
+    real = app.Studio._work
+
+    def work(studio, wish, pieces, stop):
+        monkeypatch.setattr(pieces, "put", lambda item: (
+            steps.append(item), type(pieces).put(pieces, item)
+        ))
+        real(studio, wish, pieces, stop)
+        steps.append("over")
+
+    monkeypatch.setattr(app.Studio, "_work", work)
+    (number,) = (
+        n for n, fn in page.fns.items() if fn.api_name == "write"
+    )
+    base = f"{page.local_url}gradio_api/queue"
+    with httpx.Client(timeout=30) as visitor:
+        visitor.post(f"{base}/join", json={
+            "data": ["to be", *KNOBS, 1000, 4, 1],
+            "fn_index": number, "session_hash": "leaver",
+        }).raise_for_status()
+        with visitor.stream(
+            "GET", f"{base}/data", params={"session_hash": "leaver"}
+        ) as events:
+            for line in events.iter_lines():
+                if "process_generating" in line:
+                    break
+    deadline = time.monotonic() + 30
+    while "over" not in steps:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(steps) < 4 * 1000
+
+
+def test_a_run_without_weights_is_one_sentence(tmp_path, tiny_run, capsys):
+    shutil.copy(tiny_run / "config.json", tmp_path)
+    shutil.copy(tiny_run / "tokenizer.json", tmp_path)
+    assert main(["app", "--run", str(tmp_path)]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+    assert main(["app", "--run", str(tmp_path / "none")]) == 2
+    assert main(["app", "--run", str(tiny_run), "--port", "0"]) == 2
+
+
+def test_without_gradio_there_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    with pytest.raises(ValueError, match="pip install"):
+        app._gradio()
+
+
+CHROMIUM = next(filter(None, map(
+    shutil.which, ("chromium", "chromium-browser", "google-chrome")
+)), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        running = play.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(page, browser):
+    """A visitor on the page, and what went wrong or elsewhere."""
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    wrong = []
+    tab.on("request", lambda r: None if r.url.startswith(
+        (page.local_url, "data:", "blob:")) else wrong.append(r.url))
+    tab.on("console", lambda message: wrong.append(message.text)
+           if message.type == "error" else None)
+    tab.goto(page.local_url)
+    tab.wait_for_selector("#prompt textarea")
+    tab.wait_for_selector("#chart >> text=%")
+    yield tab
+    tab.close()
+    assert not wrong
+
+
+TYPED = "() => document.querySelector('#text0 textarea').value"
+
+
+def written(tab, length):
+    """Press Write, wait for that many characters; all that was shown."""
+    tab.evaluate("""() => { window.seen = []; const box =
+        document.querySelector('#text0 textarea'); clearInterval(window.eye);
+        window.eye = setInterval(() => window.seen.push(box.value), 5); }""")
+    before = tab.evaluate(TYPED)
+    tab.wait_for_timeout(500)  # the page reads what was typed
+    tab.click("#go")
+    tab.wait_for_function(
+        f"old => ({TYPED})().length == {length} && ({TYPED})() != old",
+        arg=before, timeout=90_000,
+    )
+    return tab.evaluate(TYPED), tab.evaluate("() => window.seen")
+
+
+def test_a_visitor_types_and_sees_verse_stream(visit):
+    visit.fill("#prompt textarea", "to be")
+    visit.fill("#length input[type=number]", "400")
+    visit.keyboard.press("Tab")
+    first, seen = written(visit, 405)
+    assert first.startswith("to be") and len(set(seen)) > 3
+    visit.fill("#seed input", "2")
+    visit.keyboard.press("Tab")
+    other, _ = written(visit, 405)
+    visit.fill("#seed input", "1")
+    visit.keyboard.press("Tab")
+    again, _ = written(visit, 405)
+    assert again == first != other
+
+
+def test_a_slider_moves_the_chart(visit):
+    def chart():
+        return visit.inner_text("#chart")
+
+    before = chart()
+    visit.fill("#temperature input[type=number]", "0")
+    visit.keyboard.press("Tab")
+    visit.wait_for_function(
+        "() => document.querySelector('#chart').innerText.includes('100%')")
+    assert chart() != before
+
+
+def test_the_chart_follows_the_cursor(visit):
+    visit.fill("#prompt textarea", "ROMEO:")
+    visit.click("#prompt textarea")
+    charts = []
+    for key in ("End", "Home", "End"):
+        visit.keyboard.press(key)
+        visit.wait_for_timeout(1500)
+        charts.append(visit.inner_text("#chart"))
+    assert charts[0] == charts[2] != charts[1]
+
+
+def test_html_is_shown_as_text(page, visit, monkeypatch):
+    attack = "<img src=x onerror=alert(1)><b>to</b>"
+    shown = []
+    visit.on("dialog", lambda dialog: shown.append(dialog.dismiss()))
+
+    def echo(studio, wish):
+        yield [attack]
+
+    monkeypatch.setattr(app.Studio, "write", echo)
+    monkeypatch.setattr(
+        app.Studio, "next_tokens", lambda *_: {attack: 0.7, "b": 0.3})
+    visit.fill("#prompt textarea", attack)
+    visit.click("#go")
+    visit.wait_for_function(
+        f"({TYPED})().endsWith({attack!r})", timeout=20_000)
+    visit.wait_for_selector("#chart >> text=onerror")
+    assert visit.locator("#chart img").count() == 0
+    assert not shown
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_fits_a_phone(page, browser, theme):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.goto(f"{page.local_url}?__theme={theme}")
+    tab.wait_for_selector("#prompt textarea")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.close()

@@ -1,0 +1,230 @@
+"""What the app's studio writes, for one and for several at once."""
+
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from minigpt import studio as module
+from minigpt.runfolder import RunError
+from minigpt.sampling import Sampler, stream
+from minigpt.studio import Turns, Wish, examples, open_studio
+from minigpt.text import CharTokenizer
+
+
+@pytest.fixture
+def studio(tiny_run):
+    return open_studio(str(tiny_run), "cpu")
+
+
+def wish(prompt="ROMEO", tokens=12, samples=1, seed=3, **settings):
+    return Wish(prompt, Sampler(**settings), tokens, samples, seed)
+
+
+def last(written):
+    *_, texts = written
+    return texts
+
+
+def test_a_text_is_what_stream_writes(studio):
+    dice = torch.Generator().manual_seed(3)
+    plain = "".join(stream(
+        studio.model, studio.tokenizer, "ROMEO", 12, generator=dice, keep=16,
+    ))
+    assert last(studio.write(wish())) == [plain]
+    assert last(studio.write(wish(seed=4))) != [plain]
+
+
+def test_samples_do_not_depend_on_how_many_there_are(studio):
+    four = last(studio.write(wish(samples=4)))
+    assert len(set(four)) > 1
+    assert last(studio.write(wish(samples=2))) == four[:2]
+    assert last(studio.write(wish(seed=5))) == [four[2]]
+
+
+def test_several_at_once_write_what_each_would_alone(studio):
+    alone = {s: last(studio.write(wish(seed=s))) for s in range(8)}
+    found = {}
+
+    def visit(seed):
+        found[seed] = last(studio.write(wish(seed=seed)))
+
+    visitors = [threading.Thread(target=visit, args=(s,)) for s in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(60)
+    assert found == alone
+    assert torch.is_grad_enabled()
+
+
+def test_turns_are_given_in_the_order_of_asking():
+    turns, order, threads = Turns(), [], []
+
+    def take(number):
+        with turns:
+            order.append(number)
+
+    with turns:
+        for number in range(6):
+            thread = threading.Thread(target=take, args=(number,))
+            thread.start()
+            threads.append(thread)
+            deadline = time.monotonic() + 20
+            while len(turns._waiting) <= number:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        assert not order
+    for thread in threads:
+        thread.join(20)
+    assert order == list(range(6))
+    with turns:  # free again
+        order.append("end")
+
+
+def test_a_short_text_does_not_wait_for_a_long_one(studio):
+    long = studio.write(wish(tokens=900))
+    next(long)
+    short = last(studio.write(wish(tokens=5, seed=9)))
+    assert len(short[0]) == 5
+    assert len(next(long)[0]) < 900
+    long.close()
+
+
+def test_closing_stops_the_model(studio):
+    steps = []
+    studio.model.register_forward_hook(lambda *_: steps.append(1))
+    written = studio.write(wish(tokens=1000))
+    next(written)
+    before = threading.active_count()
+    written.close()
+    deadline = time.monotonic() + 20
+    while threading.active_count() >= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    done = len(steps)
+    time.sleep(0.1)
+    assert len(steps) == done < 1000
+
+
+def test_an_error_while_writing_reaches_the_reader(studio):
+    with torch.no_grad():
+        studio.model.wte.weight.fill_(float("nan"))
+    with pytest.raises(ValueError):
+        last(studio.write(wish()))
+    with studio._turns:  # and nobody is locked out
+        pass
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"tokens": 0}, "0 tokens: choose 1 to 1000"),
+    ({"tokens": 1001}, "1001 tokens"),
+    ({"samples": 5}, "5 samples: choose 1 to 4"),
+    ({"seed": -1}, "seed -1"),
+    ({"seed": 2**63}, "seed"),
+    ({"prompt": "o" * 100_000}, "100,000 characters: shorten it to 2,000"),
+    ({"prompt": "to be \N{OCTOPUS}"}, "\N{OCTOPUS}"),
+])
+def test_what_cannot_be_written_is_one_sentence(studio, changes, words):
+    with pytest.raises(ValueError, match=words):
+        next(studio.write(wish(**changes)))
+    assert threading.active_count() < 20
+
+
+def test_an_empty_prompt_begins_a_line(studio):
+    assert studio.first == "\n"
+    assert len(last(studio.write(wish(prompt="")))[0]) == 12
+
+
+def test_the_chart_follows_the_settings(studio):
+    plain = studio.next_tokens("to be", Sampler())
+    assert list(plain.values()) == sorted(plain.values(), reverse=True)
+    assert len(plain) == module.SHOWN and 0 < sum(plain.values()) <= 1 + 1e-6
+    ids = torch.tensor([studio.tokenizer.encode("to be")])
+    with torch.no_grad():
+        probs = studio.model(ids)[0, -1].softmax(-1)
+    best = studio.tokenizer.decode([probs.argmax().item()])
+    assert next(iter(plain)) == module.visible(best)
+    assert max(plain.values()) == pytest.approx(probs.max().item(), rel=1e-5)
+    three = studio.next_tokens("to be", Sampler(top_k=3))
+    assert len(three) == 3 and sum(three.values()) == pytest.approx(1)
+    greedy = studio.next_tokens("to be", Sampler(temperature=0))
+    assert list(greedy.values()) == [1.0]
+    assert studio.next_tokens("", Sampler()) == studio.next_tokens(
+        "\n", Sampler())
+    longer = "to be " * 100  # more than the context
+    assert studio.next_tokens(longer, Sampler())
+
+
+def test_tokens_that_look_alike_are_told_apart(studio, monkeypatch):
+    monkeypatch.setattr(module, "visible", lambda text: "?")
+    labels = list(studio.next_tokens("to be", Sampler()))
+    assert len(labels) == module.SHOWN == len(set(labels))
+    assert all(label.startswith("? #") for label in labels)
+
+
+def test_attention_is_the_models_own(studio):
+    labels, maps = studio.attention("to be, or", 2)
+    assert "".join(labels).replace("␣", " ").replace("·", " ") == "to be, or"
+    assert maps.shape == (2, 9, 9)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, 9))
+    assert maps.triu(1).abs().max() == 0
+    seen = []
+    attn = studio.model.h[1].attn
+    hook = attn.register_forward_pre_hook(
+        lambda part, args: seen.append(part.weights(args[0])[0])
+    )
+    with torch.no_grad():
+        studio.model(torch.tensor([studio.tokenizer.encode("to be, or")]))
+    hook.remove()
+    torch.testing.assert_close(maps, seen[0])
+    for layer in (0, 3):
+        with pytest.raises(ValueError, match="choose 1 to 2"):
+            studio.attention("to be", layer)
+
+
+def test_facts_tell_no_path(studio):
+    facts = dict(studio.facts())
+    assert facts["model"] == "tiny"
+    assert facts["trained on"] == "plays.txt"
+    assert "someone" not in str(facts)
+    assert float(facts["best validation loss"]) > 0
+    assert facts["tokens seen in training"] == f"{6 * 4 * 32:,}"
+
+
+def test_a_damaged_log_costs_the_curve_alone(tiny_run, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (copy / name).write_bytes((tiny_run / name).read_bytes())
+    (copy / "log.jsonl").write_text("{")
+    assert open_studio(str(copy), "cpu").rows == ()
+    (copy / "log.jsonl").unlink()
+    assert open_studio(str(copy), "cpu").header == {}
+
+
+def test_no_model_no_studio(tiny_run, tmp_path):
+    with pytest.raises(RunError, match="no run"):
+        open_studio(str(tmp_path / "nothing"), "cpu")
+    young = tmp_path / "young"  # trained, but not yet evaluated
+    young.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (young / name).write_bytes((tiny_run / name).read_bytes())
+    with pytest.raises(RunError, match="model.safetensors"):
+        open_studio(str(young), "cpu")
+    whole = (tiny_run / "model.safetensors").read_bytes()
+    (young / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError):
+        open_studio(str(young), "cpu")
+    save_file({"other": torch.zeros(1)}, young / "model.safetensors")
+    with pytest.raises(RunError):
+        open_studio(str(young), "cpu")
+
+
+def test_examples_can_be_read():
+    chars = CharTokenizer.from_text("ROMEO:\n")
+    assert examples(chars) == ["ROMEO:\n"]
+    assert examples(CharTokenizer.from_text("xyz")) == []
+    assert len(examples(None)) == 4
