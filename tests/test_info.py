@@ -1,6 +1,7 @@
 """`minigpt info`: each number against a second way of finding it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -147,6 +148,14 @@ def test_bytes_are_those_of_real_weights(config):
             held += 0 if bias is None else bias.nbytes
     assert not any(type(m) is nn.Linear for m in small.modules())
     assert sizes["int8"] == held
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_output_layer_is_said_to_be_one(tied):
+    text = describe("small", replace(SMALL, tie_weights=tied))
+    [row] = [line for line in text.splitlines() if "lm_head  " in line]
+    assert ("tied to wte" in row) == tied
+    assert (" 0 " in row) == tied
 
 
 def test_gpt3_is_described_without_memory():

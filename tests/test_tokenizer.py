@@ -425,3 +425,13 @@ def test_a_file_that_is_not_there_or_of_another_kind(tmp_path):
     CharTokenizer("ab").save(tmp_path / "char.json")
     with pytest.raises(TokenizerError, match="type 'char'"):
         BPETokenizer.load(tmp_path / "char.json")
+    with pytest.raises(TokenizerError, match="no tokenizer of type gpt2"):
+        module.GPT2Tokenizer.load(tmp_path / "char.json")
+
+
+def test_a_class_of_ones_own_loads_itself(tmp_path):
+    class Mine(BPETokenizer):
+        pass
+
+    SMALL.save(tmp_path / "t.json")
+    assert type(Mine.load(tmp_path / "t.json")) is Mine
