@@ -109,6 +109,18 @@ def test_exported_cells_carry_their_module(site, page):
     assert not any(cell.has_attr("data-module") for cell in plain)
 
 
+@each_chapter
+def test_folded_cells_say_what_they_hold(site, page):
+    rows = article(site, page).select("details.hide > summary")
+    assert not any(row.has_attr("aria-label") for row in rows)
+    said = [row.find("p", class_="collapsed").get_text() for row in rows]
+    for cell in cells(ROOT / f"{page}.ipynb", "code"):
+        found, source = split_directives(cell["source"])
+        names = re.findall(r"^(?:def|class) (\w+)", source, re.M)
+        if names and "fold" in found and "export" in found:
+            assert "Show the code: " + ", ".join(names) in said
+
+
 @each_page
 def test_pictures_have_words(site, page):
     for image in article(site, page).find_all("img"):

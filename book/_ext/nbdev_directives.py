@@ -5,6 +5,7 @@ markers) are not shown. Sphinx calls `read_notebook` for every .ipynb
 (nb_custom_formats in _config.yml).
 """
 
+import ast
 import re
 
 import nbformat
@@ -48,6 +49,20 @@ def split_directives(source):
     return found, "".join(lines).strip("\n")
 
 
+def fold_prompts(source):
+    """What the row of a folded cell says: the names the cell defines."""
+    body = ast.parse(source).body
+    names = [node.name for node in body if hasattr(node, "name")]
+    if all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
+        what = "the imports"
+    else:
+        what = "the code" + (": " if names else "") + ", ".join(names)
+    return {
+        "code_prompt_show": f"Show {what}",
+        "code_prompt_hide": f"Hide {what}",
+    }
+
+
 def apply_directives(cell):
     """Turn the directives of one code cell into tags; return them."""
     found, cell.source = split_directives(cell.source)
@@ -59,6 +74,8 @@ def apply_directives(cell):
     if tags:
         cell.metadata["tags"] = sorted(tags)
     mystnb = {}
+    if "fold" in found and "export" in found:
+        mystnb |= fold_prompts(cell.source)
     if "label" in found or "fig-cap" in found:
         mystnb["figure"] = figure = {}
         if "label" in found:
@@ -92,18 +109,24 @@ def read_notebook(text):
     return notebook
 
 
-def name_modules(app, pagename, templatename, context, doctree):
-    """Give exported cells the attribute that their badge shows."""
+def name_cells(app, pagename, templatename, context, doctree):
+    """Give exported cells the attribute that their badge shows.
+
+    A folded cell is called to all what its row says, not one name for each.
+    """
     if "tag_into-" in context.get("body", ""):
-        context["body"] = re.sub(
+        body = re.sub(
             r'<div class="([^"]*\btag_into-(\w+)[^"]*)"',
             r'<div data-module="minigpt.\2" class="\1"',
             context["body"],
         )
+        context["body"] = body.replace(
+            '<summary aria-label="Toggle hidden content">', "<summary>"
+        )
 
 
 def setup(app):
-    app.connect("html-page-context", name_modules)
+    app.connect("html-page-context", name_cells)
     return {
         "version": "1",
         "parallel_read_safe": True,
