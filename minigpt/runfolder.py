@@ -190,6 +190,15 @@ def load_weights(
     fill(model, state)
 
 
+def _adopt(model: GPT, state: dict[str, Tensor]) -> None:
+    """Make the tensors of a file the parameters of an empty model."""
+    dtype = torch.get_default_dtype()
+    state = {name: t.to(dtype) for name, t in state.items()}
+    model.load_state_dict(state, assign=True)
+    if model.config.tie_weights:
+        model.lm_head.weight = model.wte.weight
+
+
 class Checkpoints:
     """Numbered checkpoint folders, each written whole, the newest kept.
 
@@ -338,8 +347,9 @@ def load_run(
     """The best model of a run folder, in eval mode, and its tokenizer."""
     folder, device = Path(folder), check_device(device)
     config = read_run_config(folder)
-    model = GPT(GPTConfig.from_dict(config["model"]))
-    load_weights(model, folder / "model.safetensors")
+    with torch.device("meta"):  # the numbers come from the file
+        model = GPT(GPTConfig.from_dict(config["model"]))
+    load_weights(model, folder / "model.safetensors", _adopt)
     tokenizer = load_tokenizer(folder, config)
     return model.to(device).eval(), tokenizer
 

@@ -568,3 +568,15 @@ def test_a_missing_package_is_one_sentence():
 
 def test_transposed_matrices_are_the_ones_that_gpt2_names():
     assert set(CONV1D) == {"c_attn.weight", "c_proj.weight", "c_fc.weight"}
+
+
+def test_what_is_loaded_is_not_the_file(runs, tmp_path):
+    """load_run maps the file: training on must not write through it."""
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    before = (out / "model.safetensors").read_bytes()
+    model, _ = load_run(out)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert model.lm_head.weight is model.wte.weight
+    assert (out / "model.safetensors").read_bytes() == before
