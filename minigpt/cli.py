@@ -283,18 +283,20 @@ class Train:
         if self.vram is not None:
             print(f"for {self.vram:g} GiB: {in_words(trainer.config)}")
         if trainer.world.size > 1:
-            kept = "parts" if self.shard else "copies"
-            print(f"{trainer.world.size} processes with {kept} of the model")
+            world = trainer.world
+            print(f"{world.size} processes, each with {world.holds}")
         compiled, reason = choose_compile(self.train.compile, trainer.device)
         if self.train.compile and not compiled:
             print(f"not compiled: {reason}")
 
     def _report(self, trainer: Trainer) -> int:
         if trainer.interrupted:
+            several = trainer.world.size > 1
+            start = f"torchrun --nproc-per-node {trainer.world.size} -m "
             print(
                 f"stopped by Ctrl-C after step {trainer.step}; all of it is "
-                f"kept in {self.out}. Go on with: minigpt train --out "
-                f"{self.out} --resume"
+                f"kept in {self.out}. Go on with: {start * several}minigpt "
+                f"train --out {self.out} --resume{' --shard' * self.shard}"
             )
             return INTERRUPTED
         samples = [row for row in trainer.rows if row["kind"] == "sample"]

@@ -39,6 +39,7 @@ class World:
     """The processes that train together: here just this one."""
 
     rank, size, local_rank = 0, 1, 0
+    holds = "the model"  # what each process has of it
 
     def share(self, batch_size: int, grad_accum: int) -> tuple[int, int]:
         """One rank's part of a step: windows a micro-batch, micro-batches.
@@ -129,6 +130,8 @@ class World:
 class DataParallel(World):
     """A whole model in each rank; gradients are averaged (DDP)."""
 
+    holds = "a copy of the model"
+
     def __init__(self, rank: int, size: int, local_rank: int):
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._ddp: nn.parallel.DistributedDataParallel | None = None
@@ -202,6 +205,8 @@ class Sharded(DataParallel):
     A block's weights are brought together while it computes. Checkpoints
     hold whole tensors, so that any number of ranks can go on with them.
     """
+
+    holds = "a part of the model"
 
     def check(self, config, precision: str) -> None:
         if config.optimizer != "adamw":

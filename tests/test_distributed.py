@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from minigpt import GPT, GPTConfig, TrainConfig, Trainer, distributed, load_run
 from minigpt.callbacks import Callback
+from minigpt.cli import Train
 from minigpt.distributed import (
     LOST,
     DataParallel,
@@ -323,7 +324,7 @@ def test_a_killed_rank_ends_the_run_and_another_number_resumes(
     os.kill(int(ranks[-1]), signal.SIGKILL)
     printed, errors = process.communicate(timeout=90)
     assert process.returncode != 0
-    assert "2 processes with copies of the model" in printed
+    assert "2 processes, each with a copy of the model" in printed
     assert errors.count(LOST) == 1
     steps = max(int(p.name[5:]) for p in checkpoints.glob("step-*")) + 5
     again = torchrun(
@@ -333,7 +334,7 @@ def test_a_killed_rank_ends_the_run_and_another_number_resumes(
     printed, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors[-3000:]
     assert printed.count("validation loss") == 1
-    assert "3 processes with parts of the model" in printed
+    assert "3 processes, each with a part of the model" in printed
     load_run(tmp_path / "run")
 
 
@@ -405,6 +406,21 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
         DataParallel(2, 3, 2).device("cuda")
 
 
+@pytest.fixture
+def met(monkeypatch):
+    """joined() finds a world of one, as if torchrun had started two."""
+    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    meeting = iter([(dist.HashStore(), 0, 1)])
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: meeting)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    dist.destroy_process_group()
+    signal.signal(signal.SIGTERM, before)
+    _stores.clear()
+
+
 @pytest.mark.parametrize(
     ("error", "lost"),
     [
@@ -414,21 +430,26 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
         (ValueError("timeout is 0"), False),
     ],
 )
-def test_only_errors_about_a_rank_are_told_as_such(
-    monkeypatch, tmp_path, error, lost
-):
-    """A world of one process, started as torchrun would start two."""
-    place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-    for name, value in place.items():
-        monkeypatch.setenv(name, value)
-    met = iter([(dist.HashStore(), 0, 1)])
-    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: met)
+def test_only_errors_about_a_rank_are_told_as_such(met, error, lost):
     expected = TrainingError if lost else type(error)
-    try:
-        with pytest.raises(expected) as caught, joined("cpu"):
-            raise error
-        assert (str(caught.value) == LOST) == lost
-    finally:
-        dist.destroy_process_group()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _stores.clear()
+    with pytest.raises(expected) as caught, joined("cpu"):
+        raise error
+    assert (str(caught.value) == LOST) == lost
+
+
+def test_torchrun_ends_the_others_because_a_rank_is_lost(met):
+    with pytest.raises(TrainingError) as caught, joined("cpu"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)  # the signal ends it
+    assert str(caught.value) == LOST
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_after_ctrl_c_the_whole_command_is_named(capsys):
+    world = Sharded(0, 4, 0)
+    run = SimpleNamespace(interrupted=True, step=7, world=world)
+    Train(out=Path("mine"), shard=True)._report(run)
+    command = (
+        "torchrun --nproc-per-node 4 -m minigpt train --out mine --resume"
+    )
+    assert f"Go on with: {command} --shard\n" in capsys.readouterr().out
