@@ -7,7 +7,9 @@ another host.
 """
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 from minigpt.callbacks import draw_losses
@@ -26,13 +28,43 @@ AT_ONCE = 8  # visitors whose texts are written side by side
 WAITING = 32  # visitors that may queue behind them
 FONTS = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "Consolas", "monospace"]
+# The book's blue, from light to dark.
+BLUE = (
+    "#eef6f8", "#d7ecf2", "#aed8e4", "#7cc0d4", "#45a3bd", "#1b86a3",
+    "#0f6f8c", "#0b627c", "#0a4f64", "#0a3f50", "#062a36",
+)
 CSS = """
-.gradio-container { max-width: 1100px !important; margin: auto !important; }
-#prompt textarea, .text textarea {
+.gradio-container {
+  width: 100% !important; max-width: 1180px !important;
+  margin: auto !important;
+}
+#title h1 { font-size: 1.7rem; margin: 0; }
+#title p { color: var(--body-text-color-subdued); margin: .2rem 0 0; }
+#prompt textarea, .text textarea, #chart dt {
   font-family: ui-monospace, Consolas, monospace; line-height: 1.5;
 }
-#status textarea { color: var(--body-text-color-subdued); }
-.facts td:first-child { color: var(--body-text-color-subdued); }
+#status textarea { color: var(--error-text-color); background: none; }
+.numbers { gap: var(--spacing-sm); }
+#chart .confidence-set { margin: 0 0 3px; padding: 0; }
+#chart .inner-wrap { position: relative; height: 25px; }
+#chart .bar {
+  position: absolute; top: 0; left: 0; height: 100%; margin: 0;
+  border-radius: 4px; background: var(--primary-200); min-width: 3px;
+}
+.dark #chart .bar { background: var(--primary-800); }
+#chart .label { position: absolute; inset: 0 .6rem; align-items: center; }
+#chart .line { border: 0; }
+#facts table { width: 100%; border-collapse: collapse; }
+#facts table, #facts tr, #facts td { border: 0 !important; }
+#facts td {
+  padding: .35rem .5rem; vertical-align: top; overflow-wrap: anywhere;
+  border-bottom: 1px solid var(--border-color-primary) !important;
+}
+#facts td:first-child { color: var(--body-text-color-subdued); }
+#facts img { width: 100%; margin-top: 1rem; border-radius: 6px; }
+.dark #facts img, .dark #heads img {
+  filter: invert(.9) hue-rotate(180deg);
+}
 """
 # Tells the hidden button whenever the cursor in the prompt has moved.
 HEAD = """<script>
@@ -79,36 +111,29 @@ def build(studio: Studio):
     with gr.Blocks(
         title=f"minigpt: {studio.name}", analytics_enabled=False
     ) as page:
-        gr.Markdown("# minigpt\nA small GPT writes on from your words.")
+        gr.HTML(_title(studio), elem_id="title")
         with gr.Row():
-            with gr.Column(scale=3):
-                prompt = gr.Textbox(
-                    label="Prompt", lines=3, max_length=MAX_PROMPT,
-                    elem_id="prompt", placeholder="Begin a sentence …",
-                )
-                gr.Examples(
-                    [[text] for text in examples(studio.tokenizer)], prompt,
-                )
-                with gr.Row():
-                    go = gr.Button("Write", variant="primary", elem_id="go")
-                    halt = gr.Button("Stop", elem_id="halt")
+            with gr.Column(scale=6, min_width=320):
+                prompt, wishes, (go, halt) = _desk(gr, studio)
                 status = gr.Textbox(
                     show_label=False, container=False, interactive=False,
                     elem_id="status", visible=False,
                 )
                 texts = _text_boxes(gr)
-            with gr.Column(scale=2):
-                knobs, wishes = _sliders(gr)
-        with gr.Tab("Next token"):
-            chart = gr.Label(
-                label="What comes next, at the cursor", elem_id="chart",
-                show_heading=False,
-            )
-            moved = gr.Button("moved", elem_id="moved", visible="hidden")
-        with gr.Tab("Attention"):
-            layer, heads = _attention_tab(gr, studio, prompt)
-        with gr.Tab("The run"):
-            _run_tab(gr, studio)
+            with gr.Column(scale=5, min_width=320):
+                knobs = _knobs(gr)
+                with gr.Tab("Next token"):
+                    chart = gr.Label(
+                        label="What comes next, at the cursor in the prompt",
+                        elem_id="chart", show_heading=False,
+                    )
+                    moved = gr.Button(
+                        "moved", elem_id="moved", visible="hidden"
+                    )
+                with gr.Tab("Attention"):
+                    layer, heads = _attention_tab(gr, studio)
+                with gr.Tab("The model"):
+                    gr.HTML(_facts(studio), elem_id="facts")
 
         inputs = [prompt, *knobs, *wishes]
         writing = gr.on(
@@ -128,16 +153,56 @@ def build(studio: Studio):
             api_visibility="private", **looks,
         )
         gr.on(
-            [layer.change, prompt.change], heads[1], [prompt, layer],
+            [page.load, layer.change, prompt.change], heads[1], [prompt, layer],
             heads[0], api_visibility="private", **looks,
         )
     return page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
 
 
+def _title(studio: Studio) -> str:
+    """HTML; the folder's name could hold anything."""
+    facts = dict(studio.facts())
+    size = f"{facts['parameters']} parameters"
+    return (
+        f"<h1>{escape(studio.name)}</h1><p>A GPT with {escape(size)} writes "
+        "on from your words.</p>"
+    )
+
+
+def _desk(gr, studio: Studio) -> tuple:
+    """The prompt, how much is to be written, and the buttons."""
+    known = examples(studio.tokenizer)
+    prompt = gr.Textbox(
+        known[0] if known else "", label="Prompt", lines=4, max_lines=10,
+        max_length=MAX_PROMPT, elem_id="prompt",
+        placeholder="Begin a sentence …",
+    )
+    if known:
+        gr.Examples([[text] for text in known], prompt, label="For example")
+    with gr.Row(elem_classes="numbers"):
+        wishes = [
+            gr.Number(
+                value, label=label, precision=0, minimum=least, maximum=most,
+                elem_id=label.lower(), min_width=80,
+            )
+            for label, value, least, most in (
+                ("Tokens", 200, 1, MAX_TOKENS),
+                ("Samples", 1, 1, MAX_SAMPLES),
+                ("Seed", 1, 0, None),
+            )
+        ]
+    with gr.Row():
+        go = gr.Button(
+            "Write", variant="primary", elem_id="go", min_width=120, scale=3
+        )
+        halt = gr.Button("Stop", elem_id="halt", min_width=80)
+    return prompt, wishes, (go, halt)
+
+
 def _text_boxes(gr) -> list:
     return [
         gr.Textbox(
-            label=f"Text {n + 1}" if n else "Text", lines=8, max_lines=24,
+            label=f"Text {n + 1}" if n else "Text", lines=10, max_lines=24,
             interactive=False, visible=n == 0, buttons=["copy"],
             elem_id=f"text{n}", elem_classes="text",
         )
@@ -145,23 +210,25 @@ def _text_boxes(gr) -> list:
     ]
 
 
-def _sliders(gr) -> tuple[list, list]:
-    """What forms the probabilities, and what is to be written."""
-    knobs = [
-        gr.Slider(0, 2, 0.8, step=0.05, label="Temperature",
-                  info="0 always takes the likeliest", elem_id="temperature"),
-        gr.Slider(0, 200, 0, step=1, label="Top-k", info="0 is off"),
-        gr.Slider(0.05, 1, 0.95, step=0.05, label="Top-p", info="1 is off"),
-        gr.Slider(0, 0.5, 0, step=0.01, label="Min-p", info="0 is off"),
-    ]
-    wishes = [
-        gr.Slider(1, MAX_TOKENS, 200, step=1, label="Length", info="tokens",
-                  elem_id="length"),
-        gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples"),
-        gr.Number(1, precision=0, minimum=0, label="Seed", elem_id="seed",
-                  info="The same seed writes the same text"),
-    ]
-    return knobs, wishes
+def _knobs(gr) -> list:
+    """What forms the probabilities."""
+    rows = (
+        (("Temperature", 0, 2, 0.8, 0.05, "0: greedy"),
+         ("Top-k", 0, 200, 0, 1, "0: off")),
+        (("Top-p", 0.05, 1, 0.95, 0.05, "1: off"),
+         ("Min-p", 0, 0.5, 0, 0.01, "0: off")),
+    )
+    knobs = []
+    for row in rows:
+        with gr.Row():
+            knobs += [
+                gr.Slider(
+                    least, most, value, step=step, label=label, info=info,
+                    elem_id=label.lower(), min_width=150,
+                )
+                for label, least, most, value, step, info in row
+            ]
+    return knobs
 
 
 def _writer(gr, studio: Studio):
@@ -201,13 +268,13 @@ def _chart(gr, studio: Studio):
     return chart
 
 
-def _attention_tab(gr, studio: Studio, prompt):
+def _attention_tab(gr, studio: Studio):
     layers = len(studio.model.h)
     layer = gr.Slider(1, layers, 1, step=1, label="Layer",
                       visible=layers > 1)
     gr.Markdown(
-        "Each square is one head: a row is a token of the prompt, and dark "
-        "cells are the tokens it looks at."
+        "Each square is one head. A row is a token of the prompt: the bluer "
+        "a cell, the more the row looks at that token."
     )
     heads = gr.Plot(show_label=False, elem_id="heads")
 
@@ -224,7 +291,7 @@ def _heads(labels, maps):
     """A figure with one square for each head of maps (nh, T, T)."""
     from matplotlib.figure import Figure
 
-    columns = min(4, len(maps))
+    columns = 2 if len(maps) < 6 else 3
     rows = -(-len(maps) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.6 * rows), layout="tight")
     figure.patch.set_alpha(0)
@@ -240,20 +307,52 @@ def _heads(labels, maps):
     return figure
 
 
-def _run_tab(gr, studio: Studio) -> None:
-    with gr.Row():
-        gr.Dataframe(
-            [list(pair) for pair in studio.facts()], headers=["", ""],
-            interactive=False, show_label=False, elem_classes="facts",
-            datatype="str", column_widths=["45%", "55%"],
+def _facts(studio: Studio) -> str:
+    """HTML: what is known of the model, and its loss curve."""
+    rows = "".join(
+        f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>"
+        for key, value in studio.facts()
+    )
+    table = f"<table><tbody>{rows}</tbody></table>"
+    if not studio.rows:
+        return table
+    drawn = b64encode(draw_losses(list(studio.rows))).decode()
+    return (
+        f'{table}<img alt="Training and validation loss over the steps" '
+        f'src="data:image/png;base64,{drawn}">'
+    )
+
+
+def _theme(gr):
+    """The book's look."""
+    grades = ("50", "100", "200", "300", "400", "500", "600", "700", "800",
+              "900", "950")
+    blue = gr.themes.Color(
+        **{f"c{grade}": color for grade, color in zip(grades, BLUE)}
+    )
+    plain = {
+        f"block_{part}_{what}{mode}": value
+        for part in ("title", "label")
+        for what, value in (
+            ("background_fill", "transparent"),
+            ("text_color", "*body_text_color"),
         )
-        if studio.rows:
-            from io import BytesIO
-
-            from PIL import Image
-
-            drawn = Image.open(BytesIO(draw_losses(list(studio.rows))))
-            gr.Image(drawn, label="Loss during training", buttons=[])
+        for mode in ("", "_dark")
+    }
+    return gr.themes.Soft(
+        primary_hue=blue, neutral_hue="slate", font=FONTS, font_mono=MONO
+    ).set(
+        **plain,
+        block_title_padding="0",
+        block_label_border_width="0",
+        block_label_shadow="none",
+        block_info_text_color="*neutral_500",
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_500",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        input_background_fill="*neutral_50",
+    )
 
 
 def serve(
@@ -272,8 +371,6 @@ def serve(
         share=share, server_name=host, server_port=port, quiet=True,
         prevent_thread_lock=not block, show_error=False, ssr_mode=False,
         footer_links=[], css=CSS, head=HEAD,
-        theme=gr.themes.Soft(
-            primary_hue="cyan", font=FONTS, font_mono=MONO
-        ),
+        theme=_theme(gr),
     )
     return page

@@ -5,11 +5,12 @@ own, because PyTorch's gradient mode belongs to a thread; the threads take
 turns, one token each, so that nobody waits for another's text to end.
 """
 
+import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from minigpt.bigram import evaluating
 from minigpt.figures import visible
 from minigpt.runfolder import RunError, read_log
 from minigpt.sampling import Sampler, stream
-from minigpt.sharing import load_any
+from minigpt.sharing import load_any, run_facts
 from minigpt.text import CharTokenizer
 
 MAX_PROMPT = 2_000  # characters
@@ -27,6 +28,15 @@ MAX_TOKENS = 1_000
 MAX_SAMPLES = 4
 SHOWN = 10  # tokens in the chart
 HEAT = 32  # tokens in a heat map
+# What is told of a model beside its shape: the key in its run's facts, how
+# the page calls it, and how it is written.
+TOLD = (
+    ("val_loss", "best validation loss", ".3f"),
+    ("tokens", "tokens seen in training", ","),
+    ("data", "trained on", ""),
+    ("device", "trained with", ""),
+    ("date", "date", ""),
+)
 
 
 class Turns:
@@ -53,6 +63,19 @@ class Turns:
                 self._taken = False
 
 
+def _all_of(queue: Queue) -> list:
+    """What is in a queue, once there is something.
+
+    Showing takes longer than writing when the machine is busy: what has
+    been written meanwhile is shown at once.
+    """
+    items = [queue.get()]
+    with contextlib.suppress(Empty):
+        while True:
+            items.append(queue.get_nowait())
+    return items
+
+
 class Wish(NamedTuple):
     """What somebody wants written."""
 
@@ -68,10 +91,10 @@ class Studio:
 
     def __init__(
         self, model: nn.Module, tokenizer, name: str,
-        header: dict | None = None, rows: tuple[dict, ...] = (),
+        told: dict | None = None, rows: tuple[dict, ...] = (),
     ):
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
-        self.header, self.rows = header or {}, rows
+        self.told, self.rows = told or {}, rows
         self.first = first_text(tokenizer)
         self._turns = Turns()
         self._device = next(model.parameters()).device
@@ -109,13 +132,17 @@ class Studio:
         stop = threading.Event()
         args = (wish, pieces, stop)
         threading.Thread(target=self._work, args=args, daemon=True).start()
-        texts = [""] * wish.num_samples
+        texts, over = [""] * wish.num_samples, False
         try:
-            while (item := pieces.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                number, piece = item
-                texts[number] += piece
+            while not over:
+                for item in _all_of(pieces):
+                    if isinstance(item, Exception):
+                        raise item
+                    if item is None:
+                        over = True
+                    else:
+                        number, piece = item
+                        texts[number] += piece
                 yield list(texts)
         finally:
             stop.set()
@@ -207,17 +234,9 @@ class Studio:
             ("context", f"{c.context_length:,} tokens"),
             ("vocabulary", f"{c.vocab_size:,} tokens"),
         ]
-        losses = [r["loss"] for r in self.rows if r["kind"] == "val"]
-        seen = [r["tokens"] for r in self.rows if r["kind"] == "train"]
-        if losses:
-            found.append(("best validation loss", f"{min(losses):.3f}"))
-        if seen:
-            found.append(("tokens seen in training", f"{seen[-1]:,}"))
-        for key, words in (("data", "trained on"), ("device", "by"),
-                           ("date", "on the")):
-            if self.header.get(key):
-                value = str(self.header[key])
-                found.append((words, value.replace("\\", "/").split("/")[-1]))
+        for key, words, form in TOLD:
+            if self.told.get(key):
+                found.append((words, format(self.told[key], form)))
         return found
 
 
@@ -228,13 +247,15 @@ def open_studio(run: str, device: str) -> Studio:
     """
     model, tokenizer = load_any(run, device)
     log = Path(run) / "log.jsonl"
-    header, rows = {}, []
-    if log.exists():
-        try:
-            header, rows = read_log(log)
-        except RunError:  # the weights are sound: show them without a curve
-            header, rows = {}, []
-    return Studio(model, tokenizer, Path(run).name, header, tuple(rows))
+    told, rows = {}, []
+    try:
+        told = run_facts(run)
+        if log.exists():
+            _, rows = read_log(log)
+    except RunError:  # the weights are sound: show them without a curve
+        told, rows = {}, []
+    name = told.get("name") or Path(run).resolve().name
+    return Studio(model, tokenizer, name, told, tuple(rows))
 
 
 def first_text(tokenizer) -> str:

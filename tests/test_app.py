@@ -197,7 +197,7 @@ def written(tab, length):
 
 def test_a_visitor_types_and_sees_verse_stream(visit):
     visit.fill("#prompt textarea", "to be")
-    visit.fill("#length input[type=number]", "400")
+    visit.fill("#tokens input", "400")
     visit.keyboard.press("Tab")
     first, seen = written(visit, 405)
     assert first.startswith("to be") and len(set(seen)) > 3

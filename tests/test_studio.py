@@ -200,9 +200,11 @@ def test_a_damaged_log_costs_the_curve_alone(tiny_run, tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (copy / name).write_bytes((tiny_run / name).read_bytes())
     (copy / "log.jsonl").write_text("{")
-    assert open_studio(str(copy), "cpu").rows == ()
+    damaged = open_studio(str(copy), "cpu")
+    assert damaged.rows == () and damaged.told == {}
     (copy / "log.jsonl").unlink()
-    assert open_studio(str(copy), "cpu").header == {}
+    without = open_studio(str(copy), "cpu")
+    assert without.rows == () and without.told["data"] == "plays.txt"
 
 
 def test_no_model_no_studio(tiny_run, tmp_path):
