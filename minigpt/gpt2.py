@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .hardware import check_device
 from .model import GPT, GPTConfig
-from .runfolder import _digest, writing
+from .runfolder import RunError, _digest, read_run_config, writing
 
 # %% ../nbs/10_gpt2.ipynb #error
 class WeightsError(ValueError):
@@ -465,11 +465,19 @@ def _to_file(model: GPT) -> dict[str, Tensor]:
     return tensors
 
 # %% ../nbs/10_gpt2.ipynb #write
+def _is_run(folder: Path) -> bool:
+    try:
+        read_run_config(folder)
+    except RunError:
+        return (folder / "log.jsonl").exists()
+    return True
+
+
 def _refuse_folder(folder: str | os.PathLike) -> None:
     """ValueError for a place where saving would destroy something."""
     if not os.fspath(folder):
         raise ValueError("the folder's name is empty: give one")
-    if os.path.exists(Path(folder) / "log.jsonl"):
+    if _is_run(Path(folder)):
         raise ValueError(
             f"{folder} holds a training run, whose weights and config.json "
             "this would overwrite: choose another folder"

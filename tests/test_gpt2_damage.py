@@ -299,8 +299,17 @@ def test_a_model_that_cannot_be_saved(change, error, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_training_run_is_never_overwritten(tmp_path):
-    contents = {"config.json": "{}", WEIGHTS: "best", "log.jsonl": "a log"}
+RUN = {"model": SMALL.to_dict(), "train": {}, "precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"config.json": "damaged", WEIGHTS: "best", "log.jsonl": "a log"},
+        {"config.json": json.dumps(RUN), WEIGHTS: "best"},
+    ],
+)
+def test_a_training_run_is_never_overwritten(contents, tmp_path):
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match="holds a training run"):
