@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one command of the course: setup, book, test, train, lab.
+"""The one command of the course: setup, book, pdf, test, train, lab.
 
 Standard library only, and no syntax that Python 3.6 cannot read, so that an
 old Python gets a sentence and not a SyntaxError.
@@ -289,6 +289,60 @@ def setup(extra: str = "dev", torch: str | None = None) -> None:
         say(advice)
 
 
+# Printing ------------------------------------------------------------------
+
+
+def find_browser() -> str | None:
+    """A Chromium, Chrome or Edge of this machine, or None."""
+    names = (
+        *("chromium", "chromium-browser", "google-chrome"),
+        *("google-chrome-stable", "microsoft-edge", "chrome", "msedge"),
+    )
+    for found in map(shutil.which, names):
+        if found:
+            return found
+    places = [
+        Path("/Applications") / f"{name}.app/Contents/MacOS/{name}"
+        for name in ("Google Chrome", "Chromium", "Microsoft Edge")
+    ]
+    for variable in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA"):
+        if variable in os.environ:
+            folder = Path(os.environ[variable])
+            places += [
+                folder / "Google/Chrome/Application/chrome.exe",
+                folder / "Microsoft/Edge/Application/msedge.exe",
+            ]
+    return next((str(place) for place in places if place.is_file()), None)
+
+
+def print_pdf(browser: str, page: Path, target: Path) -> None:
+    """Print a page of this disk to a PDF, formulas and outline included."""
+    # Beside the target: a Chromium from a snap sees no other /tmp than its.
+    profile = target.with_suffix(".profile")
+    target.unlink(missing_ok=True)
+    command = [
+        *(browser, "--headless", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", f"--user-data-dir={profile}"),
+        *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
+        # How long, on the page's own clock, its scripts may take: MathJax.
+        *("--virtual-time-budget=120000", f"--print-to-pdf={target}"),
+    ]
+    if not WINDOWS and os.geteuid() == 0:
+        command.append("--no-sandbox")  # it refuses to run as root with it
+    try:
+        done = subprocess.run(
+            [*command, page.as_uri()],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)
+    if not target.is_file():
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise Stop(f"{browser} printed no PDF: {said[-1]}")
+
+
 # The commands --------------------------------------------------------------
 
 
@@ -298,11 +352,14 @@ def run_setup(options: argparse.Namespace) -> int:
     return 0
 
 
+BUILDER = "from jupyter_book.cli.main import main; main()"
+STRICT = ("-q", "-W", "--keep-going", "-n")  # every warning is an error
+
+
 def run_book(options: argparse.Namespace) -> int:
     setup()
     build = ROOT / "_build"
-    builder = "from jupyter_book.cli.main import main; main()"
-    make = [PYTHON, "-c", builder, "build", "."]
+    make = [PYTHON, "-c", BUILDER, "build", "."]
     if options.links:
         say("visiting every external link of the book (a few minutes)")
         return call(*make, "--builder", "linkcheck")
@@ -312,11 +369,35 @@ def run_book(options: argparse.Namespace) -> int:
         say("building the book (about 15 seconds)")
         make += ["--all"]
         shutil.rmtree(build, ignore_errors=True)
-    status = call(*make, "-q", "-W", "--keep-going", "-n")
+    status = call(*make, *STRICT)
     if status == 0:
         page = build / "html" / "index.html"
         say(f"the book is built: open {page.as_uri()}")
     return status
+
+
+def run_pdf(options: argparse.Namespace) -> int:
+    browser = find_browser()
+    if browser is None:
+        raise Stop(
+            "the PDF is printed by Chromium, Chrome or Edge, and none of "
+            "them is installed here: install one, then run this again."
+        )
+    setup()
+    say("building the book on one page and printing it (a minute or two)")
+    build = ROOT / "_build"
+    make = [PYTHON, "-c", BUILDER, "build", ".", "--all"]
+    status = call(*make, "--builder", "singlehtml", *STRICT)
+    if status:
+        return status
+    # Sphinx files the page under the name of the first one, but writes its
+    # links as seen from the root.
+    page = build / "singlehtml" / "print.html"
+    shutil.copy(build / "singlehtml" / "book" / "intro.html", page)
+    target = build / "minigpt.pdf"
+    print_pdf(browser, page, target)
+    say(f"the book is printed: open {target.as_uri()}")
+    return 0
 
 
 def run_test(options: argparse.Namespace) -> int:
@@ -394,6 +475,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     book.add_argument(
         "--links", action="store_true", help="check the external links instead"
     )
+    command("pdf", run_pdf, "print the whole book to one PDF file")
     command("test", run_test, "run every notebook and test", "pytest")
     train = command(
         "train",

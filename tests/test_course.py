@@ -104,7 +104,7 @@ def test_help_names_every_command():
         text=True,
         check=True,
     )
-    for command in ("setup", "book", "test", "train", "lab"):
+    for command in ("setup", "book", "pdf", "test", "train", "lab"):
         assert f"\n    {command} " in done.stdout
 
 
@@ -278,6 +278,79 @@ def test_book_builds_strictly_and_says_where(ready, fake, capsys):
     assert page.as_uri() in capsys.readouterr().out
 
 
+def test_pdf_is_built_on_one_page_and_printed(
+    ready, fake, monkeypatch, capsys
+):
+    monkeypatch.setattr(course, "find_browser", lambda: "/bin/chrome")
+    printed = []
+    monkeypatch.setattr(course, "print_pdf", lambda *a: printed.append(a))
+    built = fake / "_build/singlehtml"
+    (built / "book").mkdir(parents=True)
+    (built / "book/intro.html").write_text("all of it")
+    assert course.main(["pdf"]) == 0
+    (made,) = ready
+    assert made[-6:] == (
+        *("--builder", "singlehtml", "-q", "-W", "--keep-going", "-n"),
+    )
+    target = fake / "_build/minigpt.pdf"
+    assert printed == [("/bin/chrome", built / "print.html", target)]
+    assert (built / "print.html").read_text() == "all of it"
+    assert target.as_uri() in capsys.readouterr().out
+
+
+def test_pdf_without_a_browser_is_one_sentence(ready, monkeypatch, capsys):
+    monkeypatch.setattr(course, "find_browser", lambda: None)
+    assert course.main(["pdf"]) == 1
+    assert ready == []  # nothing is built for a page that cannot be printed
+    assert "Chromium, Chrome or Edge, and none of them" in sentence(capsys)
+
+
+def test_the_browser_is_found_by_name_or_in_its_usual_place(
+    monkeypatch, tmp_path
+):
+    on_path = {"google-chrome": "/bin/google-chrome"}
+    monkeypatch.setattr(course.shutil, "which", on_path.get)
+    assert course.find_browser() == "/bin/google-chrome"
+    on_path.clear()
+    monkeypatch.setenv("PROGRAMFILES", str(tmp_path))
+    edge = tmp_path / "Microsoft/Edge/Application/msedge.exe"
+    edge.parent.mkdir(parents=True)
+    edge.touch()
+    monkeypatch.setattr(course.Path, "is_file", lambda path: path == edge)
+    assert course.find_browser() == str(edge)
+    edge = None  # what is_file compares with
+    assert course.find_browser() is None
+
+
+def test_a_page_is_printed(tmp_path):
+    browser = course.find_browser()
+    if browser is None:
+        pytest.skip("no Chromium, Chrome or Edge is installed")
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<h1>A chapter</h1><script>setTimeout(() => document.body.append("
+        "Object.assign(document.createElement('p'), "
+        "{style: 'break-before: page', innerText: 'late'})), 2000)</script>"
+    )
+    target = tmp_path / "page.pdf"
+    course.print_pdf(browser, page, target)
+    made = target.read_bytes()
+    assert made.startswith(b"%PDF")
+    assert made.count(b"/Type /Page\n") == 2  # scripts came to their end
+    assert b"/Outlines" in made
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "page.html",
+        "page.pdf",
+    ]
+
+
+def test_a_browser_that_prints_nothing_is_one_sentence(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("words")
+    with pytest.raises(course.Stop, match="printed no PDF: Try"):
+        course.print_pdf(sys.executable, page, tmp_path / "page.pdf")
+
+
 def test_test_is_one_pytest_and_passes_arguments_on(ready):
     assert course.main(["test", "tests/test_text.py", "-k", "split"]) == 0
     (made,) = ready
@@ -304,7 +377,8 @@ def test_train_picks_preset_and_a_new_folder(
 def test_a_failed_command_is_the_exit_status(ready, monkeypatch):
     monkeypatch.setattr(course, "call", lambda *arguments: 3)
     monkeypatch.setattr(course, "answer", lambda code: "")
-    for command in ("book", "test", "train", "lab"):
+    monkeypatch.setattr(course, "find_browser", lambda: "/bin/chrome")
+    for command in ("book", "pdf", "test", "train", "lab"):
         assert course.main([command]) == 3
 
 
