@@ -1,12 +1,14 @@
 """`minigpt record` pauses, goes on, and writes what the book can read."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 
-from minigpt import record, runs
-from minigpt.cli import main
+from minigpt import GPTConfig, record, runs
+from minigpt.cli import _parse, main
+from minigpt.plan_command import fitted
 from minigpt.training import RECIPES
 
 
@@ -127,3 +129,35 @@ def test_another_text_is_never_recorded(shelf, monkeypatch, capsys):
 def test_bad_input_gets_one_line(argv, message, shelf, capsys):
     assert go(shelf, *argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_needs_a_gpu_is_left_out_with_a_reason(
+    shelf, monkeypatch, capsys
+):
+    monkeypatch.setattr(record, "best_device", lambda: "cpu")
+    assert go(shelf, "--only", "gpt2-8gb") == 0
+    assert "left out: 124M" in capsys.readouterr().out
+    assert not (shelf / "gpt2-8gb.jsonl").exists()
+
+
+def test_on_a_gpu_the_laptop_is_a_hard_cap(shelf, monkeypatch):
+    caps, trained = [], []
+    card = type("Card", (), {"total_memory": 72 * 2**30})
+    cuda = record.torch.cuda
+    monkeypatch.setattr(record, "best_device", lambda: "cuda")
+    monkeypatch.setattr(cuda, "get_device_properties", lambda number: card)
+    monkeypatch.setattr(cuda, "set_per_process_memory_fraction", caps.append)
+    monkeypatch.setattr(record, "_train", lambda _, name: trained.append(name))
+    go(shelf, "--only", "gpt2-8gb")
+    assert caps == [pytest.approx(0.1)] and trained == ["gpt2-8gb"]
+
+
+@pytest.mark.parametrize("name", record.COMMANDS)
+def test_the_commands_of_records_are_understood(name):
+    command = _parse(shlex.split(record.COMMANDS[name])[1:])
+    assert command.preset == "gpt2"
+    if name == "gpt2-8gb":
+        config = GPTConfig.preset("gpt2", drop_rate=0.1)
+        train = fitted("gpt2", config, command.train, command.vram)
+        assert train.batch_size * train.grad_accum == 32
+        assert train.batch_size >= 4

@@ -80,3 +80,9 @@ from ._pretraining import dollars as dollars
 from ._pretraining import merge_parts as merge_parts
 from ._pretraining import peak_bytes as peak_bytes
 from ._pretraining import undo_rounds as undo_rounds
+
+from ._memory import bite as bite
+from ._memory import chunked_mean as chunked_mean
+from ._memory import logits_mib as logits_mib
+from ._memory import round_by_chance as round_by_chance
+from ._memory import widths as widths
