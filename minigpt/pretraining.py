@@ -265,7 +265,7 @@ RUNS = {
     "memorise": Run(
         "minigpt train --preset gpt2 --data shakespeare --tokenizer gpt2 "
         "--out runs/memorise --context-length 128 --batch-size 16 "
-        "--learning-rate 3e-4 --schedule constant --max-steps 3900 "
+        "--schedule trapezoid --weight-decay 0 --max-steps 3900 "
         "--target-loss 0.1 --eval-every 100",
         3900 * 16 * 128,
     ),
