@@ -20,6 +20,7 @@ from itertools import pairwise
 from minigpt.text import is_shakespeare, load_text
 from minigpt.tokenizer import (
     BPETokenizer,
+    apply_merges,
     gpt2_tokenizer,
     merge_pair,
     split_words,
@@ -46,6 +47,26 @@ def learn_slowly(text: str, num_merges: int) -> None:
                 counts[pair] += often
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         spelled = [merge_pair(ids, best, new) for ids in spelled]
+
+
+def apply_slowly(ids: list[int], ranks: dict[tuple[int, int], int]) -> None:
+    """The chapter's first encoder: the whole word for every merge."""
+    while known := [pair for pair in pairwise(ids) if pair in ranks]:
+        first = min(known, key=ranks.get)
+        ids = merge_pair(ids, first, ranks[first])
+
+
+def race(merges: list[tuple[int, int]], byte_order: bytes) -> None:
+    """One word of 100,000 letters, by the slow loop and by the chain."""
+    letters = random.Random(0).choices(b"etaoinshr", k=100_000)
+    ids = [byte_order.index(letter) for letter in letters]
+    ranks = {pair: 256 + n for n, pair in enumerate(merges)}
+    slow = seconds(lambda: apply_slowly(ids, ranks), 1)
+    fast = seconds(lambda: apply_merges(ids, ranks), 1)
+    print(
+        f"| 100,000 letters in one word, {len(merges):,} merges | "
+        f"{fast:.2f} s, slow loop {slow:.1f} s | |"
+    )
 
 
 def peak_mb() -> float:
@@ -85,6 +106,9 @@ def main() -> None:
         f"{slow:.0f} s, {slow / fast:.0f} x | |"
     )
     merges = BPETokenizer.from_gpt2()
+    small = BPETokenizer.train(text, 1024)
+    for tokenizer in (small, merges):
+        race(tokenizer.merges, tokenizer.byte_order)
 
     def unseen() -> None:
         merges._words.clear()
