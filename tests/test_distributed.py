@@ -101,7 +101,7 @@ def worker(folder: Path, rank: int, size: int, port: int) -> None:
         place = ranks.rank, size, ranks.local_rank
         found["stops"] = [
             stop_of_one(DataParallel(*place), folder / f"{size}-{how}", how)
-            for how in ("signal", "callback", "nan")
+            for how in ("signal", "callback", "nan", "weight")
         ]
         if ranks.rank == 0:
             (folder / f"{size}.json").write_text(json.dumps(found))
@@ -147,11 +147,14 @@ class Spy(Callback):
     def on_step(self, trainer):
         if self.how == "callback" and trainer.step == 4:
             trainer.stop_reason = "enough"
+        if self.how == "weight" and trainer.step == 4:  # of rank 0 alone
+            next(trainer.model.parameters()).data.fill_(torch.nan)
 
 
 def stop_of_one(world: World, folder: Path, how: str) -> dict:
     """One rank is told to stop, or breaks: what each one does."""
-    run = trainer(world, "adamw", folder, checkpoint_every=100)
+    every = 4 if how == "weight" else 100
+    run = trainer(world, "adamw", folder, checkpoint_every=every)
     spy = Spy(world, how)
     run.callbacks.append(spy)
     loader, run.windows = run.windows, SimpleNamespace()
@@ -275,14 +278,15 @@ def test_what_the_ranks_hear_of_each_other(runs, size):
 @pytest.mark.parametrize("size", [2, 3])
 def test_what_stops_one_rank_stops_all_at_one_step(runs, size):
     stops = runs[1][size]["stops"]
-    assert [stop["step"] for stop in stops] == [[4] * size] * 3
-    signal, callback, nan = stops
+    assert [stop["step"] for stop in stops] == [[4] * size] * 4
+    signal, callback, nan, weight = stops
     assert signal["kept"] == ["step-00000004"]
     assert callback["reason"][0] == "enough"
     assert set(callback["reason"][1:]) == {"as rank 0 was told"}
-    assert len(set(nan["reason"])) == 1
-    assert nan["reason"][0].startswith("the loss is nan")
-    assert nan["kept"] == []
+    for stop, start in ((nan, "the loss is nan"), (weight, "a weight is no")):
+        assert len(set(stop["reason"])) == 1
+        assert stop["reason"][0].startswith(start)
+        assert stop["kept"] == []
 
 
 @pytest.mark.parametrize("size", [2, 3])
