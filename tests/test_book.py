@@ -121,6 +121,18 @@ def test_folded_cells_say_what_they_hold(site, page):
             assert "Show the code: " + ", ".join(names) in said
 
 
+@each_chapter
+def test_sentences_wrap_on_a_phone_and_columns_do_not(site, page):
+    outputs = article(site, page).select(".output.stream")
+    for output in outputs:
+        text = output.get_text()
+        if text.startswith("\N{BALLOT X}") and "  " not in text:
+            assert "prose" in output["class"], text
+        if re.search(r"\w   +\d", text):
+            assert "prose" not in output["class"], text
+    assert outputs
+
+
 @each_page
 def test_pictures_have_words(site, page):
     for image in article(site, page).find_all("img"):

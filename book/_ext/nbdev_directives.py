@@ -109,7 +109,14 @@ def read_notebook(text):
     return notebook
 
 
-def name_cells(app, pagename, templatename, context, doctree):
+def mark_prose(output):
+    """Sentences may wrap on a phone; what stands in columns may not."""
+    text = re.sub(r"<[^>]+>", "", output[2])
+    prose = "" if re.search(r"\S  +\S|\|", text) else " prose"
+    return f'<div class="output stream{prose}{output[1]}{output[2]}</pre>'
+
+
+def dress_cells(app, pagename, templatename, context, doctree):
     """Give exported cells the attribute that their badge shows.
 
     A folded cell is called to all what its row says, not one name for each.
@@ -120,13 +127,19 @@ def name_cells(app, pagename, templatename, context, doctree):
             r'<div data-module="minigpt.\2" class="\1"',
             context["body"],
         )
+        body = re.sub(
+            r'<div class="output stream([^>]*>\s*<div[^>]*><pre>)(.*?)</pre>',
+            mark_prose,
+            body,
+            flags=re.S,
+        )
         context["body"] = body.replace(
             '<summary aria-label="Toggle hidden content">', "<summary>"
         )
 
 
 def setup(app):
-    app.connect("html-page-context", name_cells)
+    app.connect("html-page-context", dress_cells)
     return {
         "version": "1",
         "parallel_read_safe": True,
