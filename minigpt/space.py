@@ -32,7 +32,7 @@ from pathlib import Path
 
 from minigpt.app import serve
 
-serve(Path(__file__).parent / "{MODEL}")
+serve(Path(__file__).parent)
 '''
 LARGE = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 PACKAGE = Path(__file__).parent

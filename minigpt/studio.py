@@ -20,7 +20,8 @@ from minigpt.bigram import evaluating
 from minigpt.figures import visible
 from minigpt.runfolder import RunError, read_log
 from minigpt.sampling import Sampler, stream
-from minigpt.sharing import load_any, run_facts
+from minigpt.sharing import MARK, load_any, run_facts
+from minigpt.space import MODEL
 from minigpt.text import CharTokenizer
 
 MAX_PROMPT = 2_000  # characters
@@ -241,11 +242,14 @@ class Studio:
 
 
 def open_studio(run: str, device: str) -> Studio:
-    """The studio of a run folder, an exported folder, or an official name.
+    """The studio of a run folder, an exported folder (a Space as well), or
+    an official name.
 
     RunError or WeightsError if there is no model in it.
     """
-    model, tokenizer = load_any(run, device)
+    inside = Path(run) / MODEL
+    is_space = (Path(run) / MARK).is_file() and inside.is_dir()
+    model, tokenizer = load_any(inside if is_space else run, device)
     log = Path(run) / "log.jsonl"
     told, rows = {}, []
     try:

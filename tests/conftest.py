@@ -11,6 +11,7 @@ import matplotlib
 import pytest
 from hypothesis import settings
 
+import course
 from project import ROOT
 
 matplotlib.use("Agg")  # no window; the notebooks' kernels choose their own
@@ -34,12 +35,18 @@ def nothing_but(folder) -> dict[str, str]:
     }
 
 
-class Wheel:
-    """The project's sdist and wheel, and a venv that holds the wheel.
+def beside_the_running(home):
+    """The Python of a new venv that sees the running one's packages (torch
+    is large), but not the repository."""
+    venv.create(home, symlinks=os.name != "nt")
+    (packages,) = home.glob("**/site-packages")
+    running = sysconfig.get_path("purelib")
+    (packages / "running.pth").write_text(running + "\n")
+    return home / ("Scripts" if os.name == "nt" else "bin") / "python"
 
-    The venv sees the packages of the running Python (torch is large), but
-    not the repository.
-    """
+
+class Wheel:
+    """The project's sdist and wheel, and a venv that holds the wheel."""
 
     def __init__(self, folder):
         source = folder / "source"
@@ -61,16 +68,12 @@ class Wheel:
         )
         (self.path,) = folder.glob("*.whl")
         self.home = folder / "venv"
-        venv.create(self.home, symlinks=os.name != "nt")
-        self.bin = self.home / ("Scripts" if os.name == "nt" else "bin")
-        self.python = self.bin / "python"
+        self.python = beside_the_running(self.home)
+        self.bin = self.python.parent
         self.run(
             *("-m", "pip", "--python", self.python, "install", *offline),
             self.path,
         )
-        (packages,) = self.home.glob("**/site-packages")
-        running = sysconfig.get_path("purelib")
-        (packages / "running.pth").write_text(running + "\n")
 
     @staticmethod
     def run(*arguments, cwd=None):
@@ -116,3 +119,19 @@ def tiny_run(tmp_path_factory):
         model, ids, ids[:200], config, folder, tokenizer=tokenizer, facts=facts
     ).fit()
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium, driven by playwright."""
+    path = course.find_browser()
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as play:
+        running = play.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
+        )
+        yield running
+        running.close()

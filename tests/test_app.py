@@ -141,25 +141,6 @@ def test_without_gradio_there_is_a_sentence(monkeypatch):
         app._gradio()
 
 
-CHROMIUM = next(filter(None, map(
-    shutil.which, ("chromium", "chromium-browser", "google-chrome")
-)), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as play:
-        running = play.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
-        )
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def visit(page, browser):
     """A visitor on the page, and what went wrong or elsewhere."""
