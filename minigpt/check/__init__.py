@@ -86,3 +86,7 @@ from ._memory import chunked_mean as chunked_mean
 from ._memory import logits_mib as logits_mib
 from ._memory import round_by_chance as round_by_chance
 from ._memory import widths as widths
+from ._sharing import all_or_nothing as all_or_nothing
+from ._sharing import int8_rows as int8_rows
+from ._sharing import redact as redact
+from ._sharing import tensor_shapes as tensor_shapes
