@@ -62,6 +62,7 @@ CSS = """
 }
 #facts td:first-child { color: var(--body-text-color-subdued); }
 #facts img { width: 100%; margin-top: 1rem; border-radius: 6px; }
+.dark button[role="tab"].selected { color: var(--primary-400); }
 .dark #facts img, .dark #heads img {
   filter: invert(.9) hue-rotate(180deg);
 }
@@ -276,7 +277,9 @@ def _attention_tab(gr, studio: Studio):
         "Each square is one head. A row is a token of the prompt: the bluer "
         "a cell, the more the row looks at that token."
     )
-    heads = gr.Plot(show_label=False, elem_id="heads")
+    heads = gr.Plot(
+        label="What each head looks at", show_label=False, elem_id="heads"
+    )
 
     def draw(text, number):
         try:

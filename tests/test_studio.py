@@ -1,17 +1,23 @@
 """What the app's studio writes, for one and for several at once."""
 
+import os
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from minigpt import GPT, PRESETS, GPTConfig, save_gpt2
 from minigpt import studio as module
 from minigpt.runfolder import RunError
 from minigpt.sampling import Sampler, stream
+from minigpt.sharing import export
 from minigpt.studio import Turns, Wish, examples, open_studio
 from minigpt.text import CharTokenizer
+from minigpt.tokenizer import TokenizerError, gpt2_tokenizer
 
 
 @pytest.fixture
@@ -223,6 +229,52 @@ def test_no_model_no_studio(tiny_run, tmp_path):
     save_file({"other": torch.zeros(1)}, young / "model.safetensors")
     with pytest.raises(RunError):
         open_studio(str(young), "cpu")
+
+
+def test_two_samples_of_a_run_that_is_still_training(tiny_run, tmp_path):
+    """Its best model may be replaced at any moment; the log's end, cut."""
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    with (copy / "log.jsonl").open("a") as log:
+        log.write('{"kind": "train", "st')
+    studio = open_studio(str(copy), "cpu")
+    whole = last(studio.write(wish(samples=2)))
+    running = studio.write(wish(samples=2))
+    next(running)
+    save_file({"other": torch.zeros(1)}, copy / "new")
+    os.replace(copy / "new", copy / "model.safetensors")
+    assert last(running) == whole and len(whole) == 2
+    assert studio.rows and "best validation loss" in dict(studio.facts())
+
+
+@pytest.mark.parametrize("to", ["safetensors", "huggingface", "space"])
+def test_an_export_opens_and_keeps_its_facts(tiny_run, tmp_path, studio, to):
+    if to == "space":
+        pytest.importorskip("gradio")
+    out = export(tiny_run, to, tmp_path / "out")
+    opened = open_studio(str(out), "cpu")
+    assert last(opened.write(wish())) == last(studio.write(wish()))
+    assert set(opened.facts()[1:]) == set(studio.facts()[1:])
+
+
+def test_an_official_model_opens_by_its_name(monkeypatch, tmp_path):
+    try:
+        gpt2_tokenizer()
+    except TokenizerError:
+        pytest.skip("GPT-2's vocabulary is not here")
+    small = GPTConfig(50257, 16, 24, 12, 2)
+    monkeypatch.setitem(PRESETS, "gpt2", small)
+    save_gpt2(GPT(small), tmp_path / "cached")
+    monkeypatch.setattr(
+        "minigpt.gpt2.official_weights",
+        lambda name: tmp_path / "cached" / "model.safetensors",
+    )
+    monkeypatch.chdir(tmp_path)
+    studio = open_studio("gpt2", "cpu")
+    assert studio.name == "gpt2" and studio.rows == ()
+    (text,) = last(studio.write(wish("an octopus \N{OCTOPUS} is", 5)))
+    assert text
+    labels, maps = studio.attention("To be, or not to be", 2)
+    assert maps.shape == (12, len(labels), len(labels))
 
 
 def test_examples_can_be_read():
