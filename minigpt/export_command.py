@@ -19,7 +19,8 @@ class Export:
     to: Format
     """safetensors: for minigpt; huggingface: for transformers; onnx: for
     onnxruntime, and transformers; gguf: for llama.cpp; space: the app and
-    the model, a folder for Hugging Face Spaces."""
+    the model, a folder for Hugging Face Spaces (minigpt app --run OUT
+    shows it here)."""
     out: Path
     """The folder to write."""
     int8: bool = False

@@ -90,10 +90,12 @@ def run_facts(run: str | os.PathLike) -> dict:
         with contextlib.suppress(OSError, ValueError, KeyError):
             text = (folder / MARK).read_text(encoding="utf-8")
             return dict(json.loads(text)["facts"])
+    name = base_name(os.path.abspath(run))
     if not is_run(run):
-        return {"source": base_name(str(run))}
+        return {"name": name, "source": name}
     header = read_run_config(folder)
-    facts = {k: header[k] for k in HEADER_FACTS if header.get(k)}
+    facts = {"name": name}
+    facts |= {k: header[k] for k in HEADER_FACTS if header.get(k)}
     if header.get("data"):
         facts["data"] = base_name(str(header["data"]))
     if (folder / "log.jsonl").exists():
@@ -669,7 +671,7 @@ def to_gguf(
 
     c, state = model.config, model.state_dict()
     writer = GGUFWriter(folder / "model.gguf", "gpt2")
-    writer.add_name(facts.get("source") or facts.get("preset", "minigpt"))
+    writer.add_name(facts.get("name", "minigpt"))
     writer.add_context_length(c.context_length)
     writer.add_embedding_length(c.emb_dim)
     writer.add_feed_forward_length(4 * c.emb_dim)
@@ -779,18 +781,19 @@ def _cell(value: object) -> str:
 
 
 def model_card(
-    name: str,
+    folder: str,
     to: str,
     model: GPT,
     tokenizer: Tokenizer,
     facts: Mapping,
     license: str = "unknown",
 ) -> str:
-    """README.md with the header that the Hugging Face hub reads."""
+    """README.md of a folder, with the header that the hub reads."""
+    name = facts.get("name", folder)
     facts = {"params": model.num_params()} | dict(facts)
     rows = card_rows(model.config, tokenizer, facts)
     prompt = "\\n" if "\n" in tokenizer.decode([_newline(tokenizer)]) else "A"
-    use = SNIPPETS[to].replace("FOLDER", name).replace("PROMPT", prompt)
+    use = SNIPPETS[to].replace("FOLDER", folder).replace("PROMPT", prompt)
     header = {"license": license}
     if to == "space":
         header = space.header(name) | header
@@ -880,7 +883,7 @@ def export(
     with new_folder(out, force) as folder:
         extra = {"int8": True} if int8 else {}
         FORMATS[to](model, tokenizer, folder, facts, **extra)
-        name = Path(out).resolve().name
+        name = base_name(os.path.abspath(out))
         card = model_card(name, to, model, tokenizer, facts, license)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_mark(folder, to, facts)

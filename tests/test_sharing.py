@@ -397,7 +397,7 @@ def test_the_card_tells_what_the_log_knows(runs, tmp_path):
         "tags": ["minigpt", "safetensors"],
     }
     facts = run_facts(runs("char"))
-    assert "# my-model" in rest
+    assert "\n# run\n" in rest and 'load_run("my-model")' in rest
     assert "| Trained on | plays.txt |" in rest
     assert f"| Best validation loss | {facts['val_loss']:.3f} |" in rest
     assert f"| Training loss at the end | {facts['train_loss']:.3f} |" in rest
