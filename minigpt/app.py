@@ -301,8 +301,8 @@ def _heads(labels, maps):
     for number, matrix in enumerate(maps):
         ax = figure.add_subplot(rows, columns, number + 1)
         ax.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-        ax.set_title(f"head {number + 1}", size=9, color="grey")
-        ax.tick_params(length=0, labelsize=6, colors="grey")
+        ax.set_title(f"head {number + 1}", size=11, color="grey")
+        ax.tick_params(length=0, labelsize=9, colors="grey")
         ax.set_xticks([])
         few = len(labels) <= 16 and number % columns == 0
         ax.set_yticks(range(len(labels)) if few else [],
