@@ -1,31 +1,19 @@
 """The built book: its pages, marks, links, pictures and manners."""
 
 import functools
-import http.server
-import json
 import re
-import shutil
-import subprocess
-import sys
-import threading
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
 from bs4 import BeautifulSoup
 
+from built_book import CHAPTERS, PAGES, built_book
 from course_pages import Runtimes, Sample
 from ladder_picture import TARGET, ladder_svg
 from minigpt.runs import load_record
 from nbdev_directives import split_directives
 from project import NOTEBOOKS, ROOT, SETTINGS, cells
-
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"]] + [
-    chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]
-]
-CHAPTERS = [page for page in PAGES if page.startswith("nbs/")]
 
 pytestmark = pytest.mark.xdist_group("book")  # one build for all tests
 each_page = pytest.mark.parametrize("page", PAGES)
@@ -34,29 +22,7 @@ each_chapter = pytest.mark.parametrize("page", CHAPTERS)
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the book, built anew with warnings as errors."""
-    out = tmp_path_factory.mktemp("book")
-    code = "from jupyter_book.cli.main import main; main()"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "build",
-            ".",
-            "--path-output",
-            out,
-            "--all",
-            "-W",
-            "--keep-going",
-            "-n",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return out / "_build" / "html"
+    return built_book(tmp_path_factory)
 
 
 @functools.cache
@@ -354,137 +320,3 @@ def test_runtimes_say_what_is_not_measured():
 )
 def test_split_directives(source, found, rest):
     assert split_directives(source) == (found, rest)
-
-
-# What the theme's own scripts say when all is well.
-NOTICES = (
-    "[PST]: Changed to auto",
-    "[PST]: Scrolled",
-    "[togglebutton]: Adding",
-)
-
-PROBE = """<!doctype html><title>probe</title><pre id="result"></pre><script>
-const wait = ms => new Promise(done => setTimeout(done, ms));
-// Elements past the column's right edge that no box inside it scrolls.
-const outside = (article, view) => [...article.querySelectorAll("*")].filter(
-  element => {
-    const edge = article.getBoundingClientRect().right + 1;
-    if (element.getBoundingClientRect().right <= edge) return false;
-    for (let box = element.parentElement; box !== article;
-         box = box.parentElement)
-      if (view.getComputedStyle(box).overflowX !== "visible") return false;
-    return view.getComputedStyle(element).overflowX === "visible";
-  }).map(element => element.outerHTML.slice(0, 80));
-(async () => {
-  const seen = {};
-  for (const page of PAGES) {
-    const frame = document.createElement("iframe");
-    frame.style = "width: 390px; height: 800px";
-    frame.src = "/" + page + ".html";
-    document.body.append(frame);
-    await new Promise(done => frame.onload = done);
-    const math = frame.contentWindow.MathJax;
-    if (math) await math.startup.promise;
-    await wait(50);
-    const root = frame.contentDocument;
-    const article = root.querySelector("article.bd-article");
-    seen[page] = {
-      math: root.querySelectorAll("mjx-container").length,
-      raw: root.querySelectorAll(".math").length,
-      errors: root.querySelectorAll("mjx-merror").length,
-    };
-    for (const width of [390, 1200]) {
-      frame.style.width = width + "px";
-      await wait(50);
-      seen[page][width] = {
-        width: root.documentElement.scrollWidth,
-        height: root.documentElement.scrollHeight,
-        outside: outside(article, frame.contentWindow),
-      };
-    }
-    frame.remove();
-  }
-  document.getElementById("result").textContent = JSON.stringify(seen);
-})();
-</script>"""
-
-
-@pytest.fixture(scope="session")
-def browsed(site, tmp_path_factory):
-    """What Chromium finds on every page, and its console."""
-    chromium = next(
-        filter(
-            None,
-            map(
-                shutil.which, ("chromium", "chromium-browser", "google-chrome")
-            ),
-        ),
-        None,
-    )
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    (site / "probe.html").write_text(
-        PROBE.replace("PAGES", json.dumps(PAGES)), encoding="utf-8"
-    )
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Quiet, directory=site)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    profile = tmp_path_factory.mktemp("profile")
-    done = subprocess.run(
-        [
-            chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-sync",
-            "--disable-background-networking",
-            "--disable-component-update",
-            f"--user-data-dir={profile}",
-            "--enable-logging=stderr",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            "--virtual-time-budget=120000",
-            "--dump-dom",
-            f"http://127.0.0.1:{server.server_port}/probe.html",
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    server.shutdown()
-    result = BeautifulSoup(done.stdout, "html.parser").find(id="result")
-    console = [
-        line
-        for line in done.stderr.splitlines()
-        if "CONSOLE" in line and not any(notice in line for notice in NOTICES)
-    ]
-    return json.loads(result.get_text()), console
-
-
-def test_console_is_silent(browsed):
-    """No script error and no failed request, to this or another host."""
-    _, console = browsed
-    assert not console
-
-
-@each_page
-@pytest.mark.parametrize("width", [390, 1200])
-def test_page_fits(browsed, page, width):
-    """A phone and a laptop show the page without scrolling sideways."""
-    seen = browsed[0][page][str(width)]
-    assert seen["height"] > 800
-    assert seen["width"] <= width
-    assert not seen["outside"]
-
-
-@each_page
-def test_formulas_are_set(browsed, page):
-    seen = browsed[0][page]
-    assert seen["errors"] == 0
-    assert seen["math"] >= seen["raw"]

@@ -72,6 +72,15 @@ def add_chapter_links(app, pagename, templatename, context, doctree):
     context["body"] = f"{title}</h1>\n{links}{rest}"
 
 
+def drop_list_role(app, pagename, templatename, context, doctree):
+    """Docutils calls the references a list, and none of them an item."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">',
+            '<div class="citation-list">',
+        )
+
+
 def drop_thebe(app, pagename, templatename, context, doctree):
     """Drop Thebe: unused, and its scripts come from another host."""
     scripts = context.get("script_files")
@@ -179,6 +188,7 @@ def setup(app):
     app.connect("config-inited", apply_settings, priority=100)
     app.connect("source-read", fill_addresses)
     app.connect("html-page-context", add_chapter_links, priority=800)
+    app.connect("html-page-context", drop_list_role)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {
         "version": "1",
