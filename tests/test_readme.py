@@ -10,6 +10,7 @@ import pytest
 
 import course
 from minigpt.cli import _parse as parse_minigpt
+from minigpt.runs import load_record
 from project import ROOT, SETTINGS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -113,3 +114,40 @@ def test_every_chapter_is_listed():
     assert inside == re.findall(
         r"^\| \[.*\(\.\./nbs/(\w+)\.ipynb\)", intro, re.M
     )
+
+
+def test_numbers_are_those_recorded():
+    """Of the README's table, and of what the intro says takes how long."""
+
+    def rows(name, kind, key):
+        found = load_record(name)[1]
+        return [row[key] for row in found if row["kind"] == kind]
+
+    ladder = rows("ladder", "rung", "loss")
+    recipe = rows("recipe", "recipe", "loss")
+    speed = rows("speed", "speed", "ratio")
+    memory = [
+        row["measured"] / row["predicted"]
+        for row in load_record("memory")[1]
+        if row["kind"] == "memory"
+    ]
+    loss, took = (rows("pocket", "val", key) for key in ("loss", "seconds"))
+    shown = {
+        "ladder": f"{ladder[0]:.2f} to {min(ladder):.2f} nats",
+        "pocket": f"loss {min(loss):.2f} after {took[-1]:.0f} s",
+        "mini": f"validation loss {min(rows('mini', 'val', 'loss')):.2f}",
+        "recipe": f"{recipe[-1]:.2f} and {recipe[0]:.2f}",
+        "speed": f"{min(speed):.2f} to {max(speed):.2f} times",
+        "memory": f"{max(memory):.4f} times",
+    }
+    for name, number in shown.items():
+        command = load_record(name)[0]["command"].split(" --share")[0]
+        (line,) = [line for line in README.splitlines() if number in line]
+        assert f"| `{command}" in line, name
+    hours = rows("mini", "val", "seconds")[-1] / 3600
+    for page in ("intro", "how_to_use"):
+        text = (ROOT / f"book/{page}.md").read_text(encoding="utf-8")
+        assert f"{hours:.1f} hours" in text
+    assert f"*pocket*: {took[-1]:.0f} s" in (
+        ROOT / "book/intro.md"
+    ).read_text(encoding="utf-8")
