@@ -2,6 +2,7 @@
 
     python benchmarks/export.py [--formats safetensors huggingface ...]
         [--preset gpt2] [--int8]
+    python benchmarks/export.py --run runs/mini [--limit 20000]
 
 Random weights in a run folder. Each export is a process of its own; the
 time is that of `export` alone (libraries are loaded before), on the clock
@@ -10,6 +11,10 @@ what it had before, over the size of the weights in fp32; the weights that
 it reads are part of it.
 
 Targets: 10 s, and 2 x the weights (without --int8).
+
+With --run: what the run loses in ONNX and in its int8 variant, on the
+first characters of tiny Shakespeare's validation part, and the sizes.
+Targets for mini: int8 in at most 12 MB, within 0.02 of the loss.
 """
 
 import argparse
@@ -21,8 +26,22 @@ from pathlib import Path
 
 import torch
 
-from minigpt import GPT, PRESETS, CharTokenizer, gpt2_tokenizer
-from minigpt.sharing import FORMATS, WITH_INT8, to_safetensors
+from minigpt import (
+    GPT,
+    PRESETS,
+    CharTokenizer,
+    gpt2_tokenizer,
+    load_text,
+    score_text,
+)
+from minigpt.sharing import (
+    FORMATS,
+    WITH_INT8,
+    OnnxGPT,
+    export,
+    load_any,
+    to_safetensors,
+)
 
 ONE = """
 import json, sys, time
@@ -64,7 +83,11 @@ def main():
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     parser.add_argument("--preset", choices=PRESETS, default="gpt2")
     parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--run")
+    parser.add_argument("--limit", type=int, default=20_000)
     args = parser.parse_args()
+    if args.run:
+        return losses(args.run, args.limit)
     torch.manual_seed(0)
     model = GPT(PRESETS[args.preset])
     size = 4 * model.num_params()
@@ -87,6 +110,29 @@ def main():
                 check=True,
             )
             report(to, json.loads(done.stdout), size)
+
+
+def losses(run: str, limit: int):
+    """One line for PyTorch, ONNX and ONNX int8."""
+    model, tokenizer = load_any(run)
+    text = load_text("shakespeare")
+    text = text[int(len(text) * 0.9) :][:limit]
+    length = model.context_length
+    with tempfile.TemporaryDirectory() as place:
+        out = export(run, "onnx", Path(place) / "out", int8=True)
+        small, large = out / "model.int8.onnx", out / "model.onnx"
+        for name, one, files in (
+            ("PyTorch", model, [out / "model.safetensors"]),
+            ("ONNX", OnnxGPT(large), [large, out / "model.safetensors"]),
+            ("ONNX int8", OnnxGPT(small), [small]),
+        ):
+            score = score_text(
+                *(one, tokenizer, text),
+                context_length=length,
+                stride=length,
+            )
+            size = sum(path.stat().st_size for path in files) / 1e6
+            print(f"{name:10} loss {score.loss:.4f}  {size:6.2f} MB")
 
 
 def report(to: str, found: dict, size: int):

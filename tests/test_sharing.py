@@ -289,6 +289,15 @@ def test_onnx_int8_is_smaller_and_nearly_as_good(runs, onnx_folders):
     OnnxGPT(alone / "model.int8.onnx")  # needs no weights beside it
 
 
+def test_mini_in_int8_is_small(tmp_path):
+    """At most 12 MB; its loss is measured by benchmarks/export.py --run."""
+    pytest.importorskip("onnxruntime")
+    source = save_gpt2(GPT(PRESETS["mini"]), tmp_path / "mini")
+    CharTokenizer("".join(map(chr, range(65, 130)))).save(source / OURS)
+    out = export(source, "onnx", tmp_path / "out", int8=True)
+    assert (out / "model.int8.onnx").stat().st_size <= 12_000_000
+
+
 def test_an_onnx_folder_is_a_huggingface_folder(runs, onnx_folders):
     model, _ = load_run(runs("char"))
     again, tokenizer = load_any(onnx_folders["char"])
