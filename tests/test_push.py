@@ -29,6 +29,7 @@ class Hub:
     def __init__(self):
         self.repos, self.blobs = {}, {}
         self.private, self.asked, self.status = set(), [], None
+        self.kinds = {}
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -86,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             if wish.get("private") or wish.get("visibility") == "private":
                 hub.private.add(name)
             hub.repos.setdefault(name, {})
+            hub.kinds[name] = wish.get("type"), wish.get("sdk")
             return self._send(200, {"url": f"{hub.url}/{name}"})
         if path == "/api/validate-yaml":
             return self._send(200, {"errors": [], "warnings": []})
@@ -109,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
                 for one in json.loads(body)["objects"]
             ]
             return self._send(200, {"transfer": "basic", "objects": objects})
-        if found := re.fullmatch(r"/api/models/(.+)/commit/main", path):
+        if found := re.fullmatch(r"/api/(?:models|spaces)/(.+)/commit/main", path):
             repo = hub.repos[found[1]]
             for line in body.splitlines():
                 part = json.loads(line)
@@ -177,6 +179,18 @@ def test_the_token_of_the_environment(hub, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", GOOD)
     push_to_hub(folder, "me/mine")
     assert MARK in hub.repos["me/mine"]
+
+
+def test_a_space_becomes_a_space(hub, folder, tmp_path):
+    pytest.importorskip("gradio")
+    space = export(folder, "space", tmp_path / "space")
+    push_to_hub(space, "me/space", token=GOOD)
+    push_to_hub(folder, "me/mine", token=GOOD)
+    assert hub.kinds["me/space"] == ("space", "gradio")
+    assert hub.kinds["me/mine"][0] in (None, "model")
+    arrived = hub.repos["me/space"]
+    assert {"app.py", "model/model.safetensors"} <= arrived.keys()
+    assert b"sdk: gradio" in arrived["README.md"]
 
 
 # ---------------------------------------------------------------- bad input
