@@ -111,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
                 for one in json.loads(body)["objects"]
             ]
             return self._send(200, {"transfer": "basic", "objects": objects})
-        if found := re.fullmatch(r"/api/(?:models|spaces)/(.+)/commit/main", path):
+        commit = r"/api/(?:models|spaces)/(.+)/commit/main"
+        if found := re.fullmatch(commit, path):
             repo = hub.repos[found[1]]
             for line in body.splitlines():
                 part = json.loads(line)
