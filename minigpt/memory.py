@@ -234,7 +234,7 @@ class Usage(TorchDispatchMode):
         self._labels: list[str] = []  # of each storage ever seen
         self._sizes: list[int] = []
         self._number: dict[int, int] = {}  # by address, of those alive
-        self._events: list[tuple[int, int]] = []  # (operation, +-number)
+        self._events: list[tuple[int, int, int]] = []  # when, which, sign
         self._operations = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -262,6 +262,7 @@ class Usage(TorchDispatchMode):
         self._now += sign * self._sizes[number]
         self.peak = max(self.peak, self._now)
         self._events.append((self._operations, number, sign))
+
     def relabel(self, label: str, tensors: Iterable) -> None:
         """Say afterwards what some tensors, still alive, were for."""
         for tensor in filter(torch.is_tensor, tree_leaves([*tensors])):
