@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+# %% ../nbs/14_sharing.ipynb #imports2
 from . import space
 from minigpt.gpt2 import (
     CONV1D,
@@ -103,7 +104,7 @@ def run_facts(run: str | os.PathLike) -> dict:
         facts |= _results(rows)
     return facts
 
-
+# %% ../nbs/14_sharing.ipynb #facts2
 def _results(rows: list[dict]) -> dict:
     """Tokens, steps, time, losses and the last sample of a log."""
     kinds = {kind: [] for kind in ("train", "val", "sample")}
@@ -163,7 +164,7 @@ def refuse_place(out: str | os.PathLike, force: bool = False) -> None:
             "name a new folder"
         )
 
-
+# %% ../nbs/14_sharing.ipynb #place2
 @contextlib.contextmanager
 def new_folder(
     out: str | os.PathLike, force: bool = False
@@ -315,7 +316,7 @@ def is_run(run: str | os.PathLike) -> bool:
         f"one of {', '.join(HUB)}"
     )
 
-
+# %% ../nbs/14_sharing.ipynb #loadany2
 def load_any(
     run: str | os.PathLike, device: str = "cpu"
 ) -> tuple[GPT, Tokenizer]:
@@ -691,7 +692,7 @@ def to_gguf(
     writer.write_tensors_to_file()
     writer.close()
 
-
+# %% ../nbs/14_sharing.ipynb #togguf2
 def _add_tensor(writer, name: str, weight: Tensor, int8: bool) -> None:
     """A tensor as it is, or in Q8_0 if llama.cpp allows it."""
     from gguf import GGMLQuantizationType, quants
@@ -739,7 +740,7 @@ def _tokens_are(tokenizer: Tokenizer) -> str:
         return f"GPT-2's {size} byte-pair tokens; any text"
     return f"{size} byte-pair tokens of its own; any text"
 
-
+# %% ../nbs/14_sharing.ipynb #card2
 def card_rows(config: GPTConfig, tokenizer: Tokenizer, facts: Mapping) -> dict:
     """The table of a model card: what is known, in the order of interest."""
     known = {
@@ -779,7 +780,7 @@ def _cell(value: object) -> str:
     text = f"{value:,}" if isinstance(value, int) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
-
+# %% ../nbs/14_sharing.ipynb #cardtext2
 def model_card(
     folder: str,
     to: str,
@@ -848,7 +849,7 @@ FORMATS = {
 }
 WITH_INT8 = ("onnx", "gguf")
 
-
+# %% ../nbs/14_sharing.ipynb #export2
 def export(
     run: str | os.PathLike,
     to: str,
@@ -889,7 +890,7 @@ def export(
         write_mark(folder, to, facts)
     return Path(out)
 
-
+# %% ../nbs/14_sharing.ipynb #export3
 def _version() -> str:
     try:
         return metadata.version("minigpt-course")
@@ -952,7 +953,7 @@ def _repo_type(folder: Path) -> str:
     mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
     return "space" if mark["format"] == "space" else "model"
 
-
+# %% ../nbs/14_sharing.ipynb #push2
 def _why_not(error: Exception, repo: str, hub: str) -> str:
     """A sentence for a failed upload."""
     response = getattr(error, "response", None)
