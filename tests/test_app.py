@@ -45,8 +45,8 @@ def test_one_seed_writes_one_text(client):
 
 
 def test_text_streams(client):
-    job = client.submit("to", *KNOBS, 30, 1, 1, api_name="/write")
-    job.result(timeout=60)
+    job = client.submit("to", *KNOBS, 600, 1, 1, api_name="/write")
+    job.result(timeout=120)
     texts = [output[1]["value"] for output in job.outputs()]
     assert len(set(texts)) > 3
     assert all(b.startswith(a) for a, b in zip(texts, texts[1:]))
