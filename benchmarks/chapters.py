@@ -41,12 +41,17 @@ def seconds(notebook) -> float:
 
 
 def keep(column: str, rows: list[dict]) -> None:
-    """Put the rows into the record, in place of an older column."""
+    """Put the rows into the record, in place of these chapters' older ones."""
     try:
         old = load_record("runtimes")[1]
     except FileNotFoundError:
         old = []
-    old = [row for row in old if row["device"] != column]
+    new = {row["chapter"] for row in rows}
+    old = [
+        row
+        for row in old
+        if row["device"] != column or row["chapter"] not in new
+    ]
     command = f'python benchmarks/chapters.py --record "{column}"'
     header = {"command": command, **describe_machine(best_device())}
     order = sorted(old + rows, key=lambda row: int(row["chapter"].split()[0]))

@@ -28,6 +28,10 @@ def _check_shape(c: "GPTConfig") -> None:
             raise ValueError(f"{name} must be a whole number, not {value!r}")
         if value < 1:
             raise ValueError(f"{name} is {value}: write 1 or more")
+    if c.n_layers > 10_000:  # a damaged file would keep us building blocks
+        raise ValueError(
+            f"n_layers is {c.n_layers}: write 10000 or less (GPT-3 has 96)"
+        )
     split_width(c.emb_dim, c.n_heads)
     for name in "qkv_bias bias tie_weights".split():
         value = getattr(c, name)

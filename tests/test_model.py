@@ -87,6 +87,7 @@ def test_every_shape_counts_runs_and_hides_the_future(config):
     [
         (dict(n_heads=5), "384 cannot be shared by 5 heads"),
         (dict(n_heads=0), "n_heads is 0: write 1 or more"),
+        (dict(n_layers=10**12), "n_layers is 1000000000000: write 10000"),
         (dict(context_length=-1), "context_length is -1: write 1 or more"),
         (dict(emb_dim=384.0), "emb_dim must be a whole number, not 384.0"),
         (dict(n_layers=True), "n_layers must be a whole number"),

@@ -1,8 +1,10 @@
 """`minigpt record` pauses, goes on, and writes what the book can read."""
 
 import json
+import runpy
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from minigpt import GPTConfig, record, runs
 from minigpt.cli import _parse, main
 from minigpt.plan_command import fitted
 from minigpt.training import RECIPES
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -161,3 +165,20 @@ def test_the_commands_of_records_are_understood(name):
         train = fitted("gpt2", config, command.train, command.vram)
         assert train.batch_size * train.grad_accum == 32
         assert train.batch_size >= 4
+
+
+def test_timing_some_chapters_keeps_the_others_record(shelf):
+    chapters = runpy.run_path(str(ROOT / "benchmarks/chapters.py"))
+
+    def row(chapter, seconds, device="CPU"):
+        return {"chapter": chapter, "seconds": seconds, "device": device}
+
+    chapters["keep"]("CPU", [row("2 Two", 5.0), row("1 One", 4.0)])
+    chapters["keep"]("GPU", [row("2 Two", 1.0, "GPU")])
+    chapters["keep"]("CPU", [row("2 Two", 6.0)])
+    _, rows = runs.load_record("runtimes")
+    assert [tuple(row.values()) for row in rows] == [
+        ("1 One", 4.0, "CPU"),
+        ("2 Two", 1.0, "GPU"),
+        ("2 Two", 6.0, "CPU"),
+    ]
