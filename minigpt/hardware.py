@@ -12,6 +12,7 @@ import torch
 # reaches: half of them stands here. A10G, which has no sheet, is left out, and
 # so are laptop cards: their peak depends on the power that the maker allows.
 PEAK_TFLOPS = {
+    "H200 NVL": 835.5,
     "H200": 989.5,
     "H100 PCIe": 756.5,
     "H100 NVL": 835.5,
@@ -25,6 +26,8 @@ PEAK_TFLOPS = {
     "RTX 4090": 165.2,  # Ada whitepaper, appendix A
     "RTX 3090": 71.0,  # GA102 whitepaper, table 2
 }
+# Words that make of a card of the table another one, or a part of it.
+OTHERS = {"Laptop", "MIG", "Ti", "D"}
 
 
 def check_device(name: str) -> str:
@@ -59,7 +62,7 @@ def peak_flops(device: str, precision: str) -> float | None:
 def known_peak(card: str) -> float | None:
     """The 16-bit peak of a card by the words of its name; None if unknown."""
     words = card.replace("-", " ").split()
-    if "Laptop" in words:
+    if OTHERS & {*words}:
         return None
     for name, tera in PEAK_TFLOPS.items():
         if all(word in words for word in name.split()):
@@ -106,5 +109,5 @@ def _host_mb() -> float | None:
 def _gpu_percent(device: str) -> int | None:
     try:  # needs NVIDIA's management library, which few have installed
         return torch.cuda.utilization(device)
-    except (ModuleNotFoundError, RuntimeError):
+    except Exception:  # it has errors of its own: a MIG slice, WSL, Docker
         return None

@@ -673,10 +673,14 @@ def test_a_device_that_is_not_there_is_named():
         ("NVIDIA H100 NVL", 835.5),
         ("NVIDIA H100 80GB HBM3", 989.5),
         ("NVIDIA H200", 989.5),
+        ("NVIDIA H200 NVL", 835.5),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None),
         ("Tesla V100-PCIE-16GB", 112),
         ("Tesla V100-SXM2-16GB", 125),
         ("Tesla T4", 65),
         ("NVIDIA GeForce RTX 3090", 71),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("NVIDIA A1000", None),
     ],
@@ -684,6 +688,20 @@ def test_a_device_that_is_not_there_is_named():
 def test_peaks_are_known_or_said_to_be_unknown(card, tera):
     peak = hardware.known_peak(card)
     assert peak == (tera and tera * 1e12)
+
+
+@pytest.mark.parametrize("kind", [ModuleNotFoundError, RuntimeError, None])
+def test_a_card_that_tells_nothing_of_its_use_is_no_error(kind, monkeypatch):
+    class NVMLError(Exception):  # NVIDIA's, which is no RuntimeError
+        pass
+
+    def utilization(device):
+        raise (kind or NVMLError)("Not Supported")
+
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**21)
+    used = hardware.usage("cuda:0")
+    assert (used["device_mb"], used["gpu_percent"]) == (2.0, None)
 
 
 def test_mfu_is_work_over_peak(monkeypatch):
