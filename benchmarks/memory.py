@@ -11,6 +11,7 @@ the plain loss, both of which take turns.
 """
 
 import argparse
+import gc
 import statistics
 import time
 from dataclasses import replace
@@ -67,6 +68,7 @@ def peak(config: GPTConfig, train: TrainConfig) -> int:
         with Usage() as usage:
             steps(config, train, 2)
         return usage.peak
+    gc.collect()  # an earlier model, if it goes meanwhile, would count
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

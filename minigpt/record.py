@@ -19,6 +19,7 @@ import torch
 
 from minigpt import ladder
 from minigpt.callbacks import Callback, ProgressBar
+from minigpt.memory import CONTEXT_GIB
 from minigpt.pretraining import RUNS
 from minigpt.runs import PACKAGE, load_record, write_record
 from minigpt.text import best_device, is_shakespeare, load_text
@@ -157,7 +158,8 @@ def _on_laptop(options: Record, name: str) -> int:
               "shows the same with a small model")
         return 0
     card = torch.cuda.get_device_properties(0).total_memory
-    share = min(1.0, LAPTOP_GIB * 2**30 / card)
+    tensors = LAPTOP_GIB - CONTEXT_GIB  # the cap does not see CUDA's own
+    share = min(1.0, tensors * 2**30 / card)
     torch.cuda.set_per_process_memory_fraction(share)
     return _train(options, name)
 
