@@ -246,6 +246,13 @@ def test_intro_shows_what_was_recorded(site):
             assert sample["text"].strip().splitlines()[0] in text
 
 
+def test_no_chapter_takes_longer_than_the_intro_says():
+    text = (ROOT / "book/intro.md").read_text(encoding="utf-8")
+    assert "in about a minute or less" in text
+    _, rows = load_record("runtimes")
+    assert max(row["seconds"] for row in rows) < 75
+
+
 def test_ladder_picture_is_current():
     want = ladder_svg(load_record("ladder")[1], alone=True)
     assert TARGET.read_text(encoding="utf-8") == want, (
@@ -281,6 +288,10 @@ def test_sample_is_shortened_and_escaped():
     shown = Sample.show(options, {**HEADER, "params": 1234}, rows)
     soup = BeautifulSoup(shown, "html.parser")
     assert soup.blockquote.get_text() == "a <b>\nc"
+    assert [line["style"] for line in soup.select("blockquote > span")] == [
+        "--line: 0",
+        "--line: 1",
+    ]
     words = soup.figcaption.get_text()
     assert words == (
         "A recorded run of 1,234 parameters, validation loss 1.50: "

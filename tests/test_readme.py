@@ -5,16 +5,18 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 import course
+from minigpt.cli import Command
 from minigpt.cli import _parse as parse_minigpt
 from minigpt.runs import load_record
 from project import ROOT, SETTINGS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "book/how_to_use.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "book/how_to_use.md", "book/intro.md"]
 COLAB = "https://colab.research.google.com/github"
 
 
@@ -46,6 +48,10 @@ def test_commands_are_understood(page):
     seen = 0
     for program, *arguments in commands(page):
         seen += 1
+        if program == "torchrun":
+            at = arguments.index("minigpt")
+            assert arguments[at - 1] == "-m"
+            program, arguments = "minigpt", arguments[at + 1 :]
         if program == "minigpt":
             parse_minigpt(arguments)
         elif arguments[:1] == ["course.py"]:
@@ -70,6 +76,14 @@ def test_table_of_commands():
     assert sorted(told) == ["book", "lab", "pdf", "setup", "test", "train"]
     for name in told:
         course.parse([name])
+
+
+def test_table_of_the_librarys_commands():
+    """how_to_use.md explains every command of minigpt, and no other."""
+    text = (ROOT / "book/how_to_use.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `minigpt (\w+)`", text, re.M)
+    kinds = [name.__metadata__[0].name for name in get_args(Command)]
+    assert sorted(told) == sorted(kinds)
 
 
 def test_addresses_follow_settings():

@@ -133,11 +133,15 @@ class Sample(Recorded):
         if not samples:
             raise self.error("the record holds no row of kind 'sample'")
         lines = samples[-1]["text"].strip("\n").splitlines()
-        verse = "\n".join(lines[: self.options.get("lines", 20)])
+        shown = lines[: self.options.get("lines", 20)]
+        verse = "\n".join(  # course.css lets them appear one by one
+            f'<span style="--line: {n}">{html.escape(line)}</span>'
+            for n, line in enumerate(shown)
+        )
         losses = [row["loss"] for row in rows if row["kind"] == "val"]
         return (
             '<figure class="record"><blockquote class="verse">'
-            f"{html.escape(verse)}</blockquote><figcaption>A recorded run of "
+            f"{verse}</blockquote><figcaption>A recorded run of "
             f"{header['params']:,} parameters, validation loss "
             f"{min(losses):.2f}: {source_line(header)}."
             "</figcaption></figure>"
