@@ -65,6 +65,14 @@ def test_tables_are_tables(site, page):
         assert not re.match(r"\s*\|[\s:|-]*-[\s:|-]*\|", line), line
 
 
+@each_page
+def test_formulas_have_single_backslashes(site, page):
+    """Two of them, outside of a table, break the line and end the macro."""
+    for formula in article(site, page).select(".math"):
+        text = formula.get_text()
+        assert not re.search(r"\\\\[a-zA-Z,;!]", text), text
+
+
 @each_chapter
 def test_exported_cells_carry_their_module(site, page):
     module, exported = None, 0
