@@ -40,7 +40,6 @@ from minigpt.record import Record
 from minigpt.runfolder import (
     RunError,
     TrainingError,
-    load_run,
     load_tokenizer,
     read_run_config,
 )
@@ -50,6 +49,7 @@ from minigpt.sampling import (
     stream,
     to_int8,
 )
+from minigpt.sharing import load_any
 from minigpt.studio import first_text
 from minigpt.text import (
     CharTokenizer,
@@ -320,7 +320,8 @@ class Sample:
     """Write text with a trained model."""
 
     run: Path
-    """A run folder that `minigpt train` wrote."""
+    """A run folder, an exported one, a GPT-2 in Hugging Face's format, or
+    the name of an official one, such as gpt2."""
     prompt: str | None = None
     """The text to go on from; left out, what is piped in, or a newline
     (if the model knows none, the first character that it knows)."""
@@ -365,7 +366,7 @@ class Sample:
     def __call__(self) -> int:
         auto = "cpu" if self.int8 else best_device()
         device = check_device(auto if self.device == "auto" else self.device)
-        model, tokenizer = load_run(self.run, device)
+        model, tokenizer = load_any(self.run, device)
         if self.int8:
             model = to_int8(model)
         prompt = self._read_prompt() or first_text(tokenizer)
@@ -602,8 +603,8 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(error, 2)
     except TrainingError as error:
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        return _complain("stopped by Ctrl-C", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _complain(str(stop) or "stopped by Ctrl-C", INTERRUPTED)
 
 
 def _complain(error: Exception | str, code: int) -> int:

@@ -277,7 +277,7 @@ def test_help_shows_the_presets_defaults(capsys):
             "not both",
         ),
         (["sample", "--run", "x", "--prompt", ""], "at least one character"),
-        (["sample", "--run", "nowhere"], "nowhere is not a run folder"),
+        (["sample", "--run", "nowhere"], "no run 'nowhere': name a folder"),
         (["info", "--preset", "gpt5"], "gpt2-xl"),
     ],
 )

@@ -25,6 +25,7 @@ from minigpt import (
     save_gpt2,
     score_text,
 )
+from minigpt.cli import main
 from minigpt.gpt2 import CONV1D, WeightsError
 from minigpt.model import PRESETS
 from minigpt.runfolder import RunError, TrainingError
@@ -178,6 +179,21 @@ def test_our_own_way_back_from_huggingface(runs, kind, tmp_path):
     assert its_tokenizer.encode(TEXT)[:48] == ids
     idx = torch.tensor([ids])
     torch.testing.assert_close(again(idx), model(idx))
+
+
+def test_sample_writes_the_same_from_a_run_and_its_exports(
+    runs, tmp_path, capsys
+):
+    folders = [runs("bpe")]
+    for to in ("huggingface", "safetensors"):
+        folders.append(export(runs("bpe"), to, tmp_path / to))
+    written = []
+    for run in folders:
+        words = ["--run", str(run), "--seed", "1", "--num-tokens", "30"]
+        assert main(["sample", *words]) == 0
+        written.append(capsys.readouterr().out)
+    assert len(written[0]) > 30
+    assert written == written[:1] * 3
 
 
 def test_a_special_token_is_text_unless_asked_for(runs, tmp_path):
