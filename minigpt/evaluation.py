@@ -26,6 +26,26 @@ from torch import Tensor, nn
 from .bigram import evaluating
 from .text import Source, _fetch
 
+# %% ../nbs/13_evaluation.ipynb #windows
+def windows(
+    num_losses: int, length: int, stride: int
+) -> Iterator[tuple[int, int, int]]:
+    """(start, first, end): read from start to end, count from first on.
+
+    Each window begins `stride` tokens after the last and counts only what
+    no window before it has counted. ValueError unless 1 <= stride <= length.
+    """
+    if not 1 <= stride <= length:
+        raise ValueError(
+            f"stride is {stride}: write 1 to {length}, the window's length, "
+            "or tokens would be left out"
+        )
+    start = first = 0
+    while first < num_losses:
+        end = min(start + length, num_losses)
+        yield start, first, end
+        start, first = start + stride, end
+
 # %% ../nbs/13_evaluation.ipynb #nats
 def _nats(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """-ln p of each target y (B, T) after x (B, T): (B, T) on the CPU."""
@@ -48,26 +68,6 @@ def _batches(rows: list, length, batch_size: int) -> Iterator[list]:
         group = list(group)
         for at in range(0, len(group), batch_size):
             yield group[at : at + batch_size]
-
-# %% ../nbs/13_evaluation.ipynb #windows
-def windows(
-    num_losses: int, length: int, stride: int
-) -> Iterator[tuple[int, int, int]]:
-    """(start, first, end): read from start to end, count from first on.
-
-    Each window begins `stride` tokens after the last and counts only what
-    no window before it has counted. ValueError unless 1 <= stride <= length.
-    """
-    if not 1 <= stride <= length:
-        raise ValueError(
-            f"stride is {stride}: write 1 to {length}, the window's length, "
-            "or tokens would be left out"
-        )
-    start = first = 0
-    while first < num_losses:
-        end = min(start + length, num_losses)
-        yield start, first, end
-        start, first = start + stride, end
 
 # %% ../nbs/13_evaluation.ipynb #tokenlosses
 def token_losses(
