@@ -217,3 +217,17 @@ def test_the_keyboard_is_enough(browser, book):
         tab.wait_for_url("**/search.html?q=nucleus*")
         tab.wait_for_selector("#search-results a[href*='08_sampling']")
         assert not wrong
+
+
+# What the browser has understood of course.css about paper.
+PAGE_RULES = """() => [...document.styleSheets]
+  .filter(sheet => sheet.href?.includes("course.css"))
+  .flatMap(sheet => [...sheet.cssRules])
+  .filter(rule => rule instanceof CSSPageRule).map(rule => rule.cssText)"""
+
+
+def test_printed_pages_are_numbered_but_for_the_first(browser, book):
+    with opened(browser, book, "book/intro", WIDE) as (tab, _):
+        every, first = tab.evaluate(PAGE_RULES)
+    assert "@bottom-center" in every and "counter(page)" in every
+    assert first.startswith("@page :first") and "content: none" in first
