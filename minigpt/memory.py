@@ -210,14 +210,14 @@ def use_chunked_loss(model: GPT, rows: int) -> GPT:
     _check_whole("loss_chunk", rows, 0)
     vars(model).pop("head_loss", None)  # back to the class's own
     if rows:
-        model.head_loss = partial(_chunked_head, model, rows)
+        model.head_loss = partial(_chunked_head, model.lm_head, rows)
     return model
 
 
-def _chunked_head(model: GPT, rows: int, x: Tensor, targets: Tensor) -> Tensor:
+def _chunked_head(head, rows: int, x: Tensor, targets: Tensor) -> Tensor:
     """GPT.head_loss in pieces; x (B, T, C), targets (B, T)."""
     return chunked_cross_entropy(
-        x.flatten(0, 1), model.lm_head.weight, targets.flatten(), rows
+        x.flatten(0, 1), head.weight, targets.flatten(), rows
     )
 
 # %% ../nbs/11_memory.ipynb #usage
@@ -327,7 +327,7 @@ def pack(x: Tensor, root: int) -> tuple[Tensor, Tensor]:
     blocks = F.pad(x.flatten().float(), (0, -x.numel() % PACK))
     blocks = blocks.view(-1, PACK)  # (n, 256)
     scale = blocks.abs().amax(1, keepdim=True)  # (n, 1)
-    size = (blocks.abs() / scale.clamp(min=1e-38)) ** (1 / root) * 127
+    size = (blocks.abs() / scale.clamp(min=1e-37)) ** (1 / root) * 127
     size = (size + size * 256 % 1).floor()
     if root == 4:
         size = torch.where(blocks > 0, size.clamp(min=1), size)
