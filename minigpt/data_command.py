@@ -1,6 +1,8 @@
 """`minigpt data`: documents from anywhere become a folder of shards."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from minigpt.pretraining import Shards, verify
-from minigpt.shards import ShardSettings, build_shards
+from minigpt.shards import ShardSettings, build_shards, utf8
 from minigpt.sources import Documents, SourceError, open_source
 from minigpt.text import CharTokenizer
 from minigpt.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
@@ -42,6 +44,8 @@ class Data:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: write 1 or more")
+        if self.out == Path():
+            raise ValueError("--out is empty: name a folder, as fineweb")
 
     def __call__(self) -> int:
         from tqdm import tqdm
@@ -49,7 +53,7 @@ class Data:
         source = open_source(self.source, self.column)
         if self.limit is not None:
             source = _first(source, self.limit)
-        with tqdm(
+        with _can_go_on(self.out), tqdm(
             total=source.num_bytes,
             unit="B",
             unit_scale=True,
@@ -87,13 +91,25 @@ class Data:
             return load_tokenizer(begun)
         chars = set("\n")
         for document in source:
-            chars.update(document)
+            chars.update(utf8(document).decode())
         if len(chars) == 1:
             raise SourceError(
                 f"{self.source} is empty: it has no document with a "
                 "character in it; name another source"
             )
         return CharTokenizer("".join(chars))
+
+
+@contextlib.contextmanager
+def _can_go_on(out: Path) -> Iterator[None]:
+    """Ctrl-C says that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped by Ctrl-C; what is finished is kept in {out}, the same "
+            "command goes on with it"
+        ) from None
 
 
 def _first(source: Documents, limit: int) -> Documents:

@@ -19,7 +19,7 @@ from minigpt.evaluation import (
     score_text,
 )
 from minigpt.hardware import check_device
-from minigpt.pretraining import Shards
+from minigpt.pretraining import Shards, verify
 from minigpt.runfolder import RunError, read_run_config
 from minigpt.sharing import is_run, load_any
 from minigpt.text import best_device, load_text
@@ -192,11 +192,12 @@ def _text_of_shards(folder: Path, part: Part, limit: int | None) -> str:
 
     limit: as many characters, or a little more.
     """
-    tokenizer = load_tokenizer(folder / "tokenizer.json")
     texts = []
     for split in ("train", "val") if part == "all" else (part,):
         ids = Shards(folder, split)
+        verify(ids)
         most = 4 * limit if limit else len(ids)  # bytes a character
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
         text = tokenizer.decode(ids[:most].tolist())
         texts.append(text.replace(END_OF_TEXT, "\n"))
     return "".join(texts)

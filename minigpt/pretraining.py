@@ -69,17 +69,34 @@ def read_manifest(folder: str | Path) -> dict:
     path = Path(folder) / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] == 1 and manifest["splits"]:
+        if manifest["format"] != 1:
+            problem = "it is of another version"
+        elif _adds_up(manifest):
             return manifest
-        problem = "it is of another version"
+        else:
+            problem = "its numbers contradict each other"
     except FileNotFoundError:
         problem = "it is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"it cannot be read: {error}"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        problem = f"it is damaged ({type(error).__name__}: {error})"
     raise ShardError(
         f"{path}: {problem}; name a folder that 'minigpt data' has "
-        "finished, or give that command again"
+        "finished, or remove this file and give that command again"
     )
+
+# %% ../nbs/12_pretraining.ipynb #addsup
+def _adds_up(manifest: dict) -> bool:
+    """Whether all shards but a split's last are full, and have checksums."""
+    size, total = manifest["shard_tokens"], 0
+    sums = [manifest["tokenizer"]["sha256"]]
+    for split in ("train", "val"):
+        shards = manifest["splits"][split]["shards"]
+        *full, last = [shard["tokens"] for shard in shards]
+        if set(full) - {size} or not 0 < last <= size:
+            return False
+        sums += [shard["sha256"] for shard in shards if shard["file"]]
+        total += sum(full) + last
+    return all(sums) and total == manifest["tokens"]
 
 # %% ../nbs/12_pretraining.ipynb #shardclass
 class Shards:
@@ -136,12 +153,19 @@ def _damaged(path: Path, problem: str) -> ShardError:
 
 
 def verify(shards: Shards) -> None:
-    """Compare every file with its checksum; ShardError names a bad one."""
-    for file in shards.files:
+    """Compare shards and tokenizer with their checksums.
+
+    ShardError names the first file that was changed.
+    """
+    tokenizer = {"file": "tokenizer.json"} | shards.manifest["tokenizer"]
+    for file in (tokenizer, *shards.files):
         path, digest = shards.folder / file["file"], hashlib.sha256()
-        with open(path, "rb") as handle:
-            while chunk := handle.read(2**20):
-                digest.update(chunk)
+        try:
+            with open(path, "rb") as handle:
+                while chunk := handle.read(2**20):
+                    digest.update(chunk)
+        except OSError as error:
+            raise _damaged(path, error.strerror) from None
         if digest.hexdigest() != file["sha256"]:
             raise _damaged(path, "its bytes were changed")
 

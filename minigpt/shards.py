@@ -14,11 +14,13 @@ Nothing depends on the number of processes, on when the work was stopped,
 or on memory: the order of the documents is that of their keys.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.pretraining import ShardError, cut, random_keys, token_dtype
+from minigpt.pretraining import (
+    ShardError,
+    cut,
+    random_keys,
+    read_manifest,
+    token_dtype,
+)
 from minigpt.runfolder import TrainingError, only_writer
 from minigpt.sources import Documents, SourceError
 from minigpt.text import CharTokenizer
@@ -88,13 +96,13 @@ def build_shards(
         raise ValueError(f"processes is {processes}: write 1 or more")
     with only_writer(out):
         job = _begin(source, tokenizer, out, settings)
-        if (out / "manifest.json").exists():
-            return json.loads((out / "manifest.json").read_text())
-        parts = _write_parts(source, out, settings, processes, progress)
-        manifest = job | _merge(parts, out, tokenizer, settings)
-        _write_json(out / "manifest.json", manifest)
-        shutil.rmtree(out / "parts")
-    return manifest
+        if not (out / "manifest.json").exists():
+            parts = _write_parts(source, out, settings, processes, progress)
+            manifest = job | _merge(parts, out, tokenizer, settings)
+            _write_json(out / "manifest.json", manifest)
+        # also what a kill after the manifest has left
+        shutil.rmtree(out / "parts", ignore_errors=True)
+    return read_manifest(out)
 
 
 def _begin(
@@ -117,25 +125,46 @@ def _begin(
         "dtype": token_dtype(tokenizer.vocab_size).name,
         **asdict(settings),
     }
-    for name in ("manifest.json", "parts/job.json"):
-        if not (out / name).exists():
-            continue
-        found = json.loads((out / name).read_text())
-        other = [key for key in job if found.get(key) != job[key]]
-        if other:
-            fresh.unlink()
-            key = other[0]
-            raise ShardError(
-                f"{out} holds shards made with another {key} "
-                f"({found.get(key)}, now {job[key]}): repeat the command "
-                "they were made with, or choose another folder"
-            )
+    try:
+        _refuse_another(out, job)
+    except ShardError:
+        fresh.unlink()
+        raise
     with _disk(vocabulary):
         os.replace(fresh, vocabulary)
-        (out / "parts").mkdir(exist_ok=True)
-    if not (out / "manifest.json").exists():
-        _write_json(out / "parts" / "job.json", job)
+        if not (out / "manifest.json").exists():
+            (out / "parts").mkdir(exist_ok=True)
+            _write_json(out / "parts" / "job.json", job)
     return job
+
+
+def _refuse_another(out: Path, job: dict) -> None:
+    """ShardError if the folder was begun or finished with another job."""
+    if (out / "manifest.json").exists():
+        found = read_manifest(out)
+    else:
+        found = _read_json(out / "parts" / "job.json")
+    if found is None:  # nobody knows what the parts were made with
+        shutil.rmtree(out / "parts", ignore_errors=True)
+        return
+    found = {key: found.get(key) for key in job}  # a manifest has more
+    if found != job:
+        name, before, now = _difference("", found, job)
+        raise ShardError(
+            f"{out} holds shards made with another{name} ({before}, now "
+            f"{now}): repeat the command they were made with, or choose "
+            "another folder"
+        )
+
+
+def _difference(name: str, before: object, now: object) -> tuple:
+    """The first thing that differs, however deep: its name, and both."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            old, new = before.get(key), now.get(key)
+            if old != new:
+                return _difference(f"{name} {key}", old, new)
+    return name, before, now
 
 
 class _disk:
@@ -176,6 +205,14 @@ def _write_json(path: Path, value: dict) -> None:
     _write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
+def _read_json(path: Path) -> dict | None:
+    """What _write_json wrote; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
     """Header and contents of an array as a .npy file has them."""
     header = io.BytesIO()
@@ -205,6 +242,11 @@ def _start_worker(path: str) -> None:
         threading.Thread(target=leave, daemon=True).start()
 
 
+def utf8(document: str) -> bytes:
+    """The bytes of a document; a lone surrogate, which has none, is "?"."""
+    return document.encode("utf-8", "replace")
+
+
 def tokenize(
     documents: list[str], tokenizer: Tokenizer, piece_chars: int
 ) -> tuple[np.ndarray, list[int], int]:
@@ -217,7 +259,7 @@ def tokenize(
     end = _end_of_piece(tokenizer)
     arrays, num_bytes = [np.empty(0, dtype)], 0
     for document in documents:
-        raw = document.encode("utf-8", "replace")  # lone surrogates go
+        raw = utf8(document)
         num_bytes += len(raw)
         for piece in cut(raw.decode(), piece_chars):
             arrays.append(np.array(tokenizer.encode(piece) + end, dtype))
@@ -229,6 +271,19 @@ def _end_of_piece(tokenizer: Tokenizer) -> list[int]:
     if isinstance(tokenizer, CharTokenizer):
         return tokenizer.encode("\n") if "\n" in tokenizer.chars else []
     return [tokenizer.start_id]
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tokenize_in_worker(documents: list[str], piece_chars: int):
@@ -261,6 +316,7 @@ def _tokenized(
             yield len(block), *tokenize(block, tokenizer, piece_chars)
         return
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(
@@ -269,13 +325,20 @@ def _tokenized(
         waiting = deque()
         try:
             for block in blocks:
-                job = pool.submit(_tokenize_in_worker, block, piece_chars)
+                with _ctrl_c_ignored():  # the pool starts processes here
+                    job = pool.submit(_tokenize_in_worker, block, piece_chars)
                 waiting.append((len(block), job))
                 if len(waiting) > 2 * processes:  # no more in memory
                     count, job = waiting.popleft()
                     yield count, *job.result()
             for count, job in waiting:
                 yield count, *job.result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a process that tokenized was killed, perhaps because the "
+                "memory was full: give the same command again with fewer "
+                "--processes, it goes on with what is finished"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -317,9 +380,23 @@ def _write_parts(
 def _finished_parts(out: Path) -> list[dict]:
     """What is in each complete part, up to the first that is not."""
     parts = []
-    while (path := _part_path(out, len(parts), ".json")).exists():
-        parts.append(json.loads(path.read_text()))
+    while part := _read_json(_part_path(out, len(parts), ".json")):
+        if not _is_whole(out, len(parts), part):
+            break
+        parts.append(part)
     return parts
+
+
+def _is_whole(out: Path, number: int, part: dict) -> bool:
+    """Whether both files of a part have the length that its .json says."""
+    try:
+        sizes = [
+            len(np.load(_part_path(out, number, suffix), mmap_mode="r"))
+            for suffix in (".tokens.npy", ".index.npy")
+        ]
+    except (OSError, ValueError, EOFError):
+        return False
+    return sizes == [part["tokens"], part["pieces"]]
 
 
 def _part_path(out: Path, number: int, suffix: str) -> Path:
@@ -375,9 +452,11 @@ def _merge(
     pieces = sum(part["pieces"] for part in parts)
     val_pieces = max(1, round(settings.val_fraction * pieces))
     if val_pieces >= pieces:
+        shutil.rmtree(out / "parts")  # the remedies change what is in them
         raise SourceError(
-            f"{pieces} pieces of text are too few to keep some for "
-            "validation: give a longer text or a smaller --piece-chars"
+            f"{pieces} pieces of text are too few to keep "
+            f"{settings.val_fraction:g} of them for validation: give a longer "
+            "text, a smaller --piece-chars or a smaller --val-fraction"
         )
     dtype = token_dtype(tokenizer.vocab_size)
     writers = {

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 from minigpt.text import SOURCES, load_text
 
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet")
+JSONL = (".jsonl", ".jsonl.gz")
 END_OF_TEXT = "<|endoftext|>"  # a line of its own between two documents
 LONGEST = 2**22  # characters of a text file that are kept in memory at once
 MORE = "pip install 'minigpt-course[data]'"
@@ -60,6 +61,10 @@ def open_source(
     parquet and datasets. cache: where downloads are kept.
     """
     spec = os.fspath(spec)
+    if not spec:
+        raise SourceError(
+            "the source has no name: write a file, a folder or an address"
+        )
     if spec in SOURCES:
         return _from_text(spec)
     if spec.startswith("hf:"):
@@ -93,7 +98,7 @@ def _from_path(path: Path, column: str) -> Documents:
         files = sorted(
             file
             for file in path.rglob("*")
-            if file.name.endswith(SUFFIXES) and file.is_file()
+            if _name(file).endswith(SUFFIXES) and file.is_file()
         )
         if not files:
             raise SourceError(
@@ -110,7 +115,9 @@ def _from_path(path: Path, column: str) -> Documents:
         )
         for file in files
     }
-    packed = any(file.suffix in (".gz", ".parquet") for file in files)
+    names = [_name(file) for file in files]
+    packed = any(name.endswith((".gz", ".parquet")) for name in names)
+    rows = any(name.endswith((*JSONL, ".parquet")) for name in names)
 
     def begin(start: int) -> Iterator[str]:
         texts = (text for file in files for text in _read_file(file, column))
@@ -119,9 +126,14 @@ def _from_path(path: Path, column: str) -> Documents:
     return Documents(
         str(path),
         begin,
-        {"files": sizes},
+        {"files": sizes} | ({"column": column} if rows else {}),
         None if packed else sum(sizes.values()),
     )
+
+
+def _name(path: Path) -> str:
+    """A file's name for looking at its suffix: Windows may write .TXT."""
+    return path.name.lower()
 
 
 def _no_such(path: Path) -> str:
@@ -141,15 +153,16 @@ def _no_such(path: Path) -> str:
 
 def _read_file(path: Path, column: str) -> Iterator[str]:
     """The documents of one file, by its suffix; what else is text."""
-    if path.name.endswith(".parquet"):
+    name = _name(path)
+    if name.endswith(".parquet"):
         yield from _read_parquet(path, column)
         return
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = gzip.open if name.endswith(".gz") else open
     try:
         with opener(
             path, "rt", encoding="utf-8-sig", errors="surrogateescape"
         ) as file:
-            if path.name.endswith((".jsonl", ".jsonl.gz")):
+            if name.endswith(JSONL):
                 yield from _read_jsonl(path, file, column)
             else:
                 yield from _read_text(path, file)
@@ -205,14 +218,22 @@ def _read_jsonl(path: Path, file, column: str) -> Iterator[str]:
                 f"{path}, line {number} is not JSON ({error}): mend the "
                 "line or remove it"
             ) from None
-        text = row.get(column) if isinstance(row, dict) else None
-        if not isinstance(text, str):
+        text = _text(row, column)
+        if text is None:
             there = ", ".join(row) if isinstance(row, dict) else "no object"
             raise SourceError(
                 f"{path}, line {number} has no text in {column!r} (there "
                 f"is: {there}): name the field with --column"
             )
         yield text
+
+
+def _text(row: object, column: str) -> str | None:
+    """The text of a row, "" where it says null; None if there is none."""
+    if not isinstance(row, dict) or column not in row:
+        return None
+    text = "" if row[column] is None else row[column]
+    return text if isinstance(text, str) else None
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[str]:
@@ -242,7 +263,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[str]:
                             "text: name another column with --column"
                         )
                     yield text or ""
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{path} is cut or no parquet file, read up to row {number} "
             f"({str(error).splitlines()[0]}): download it again"
@@ -275,7 +296,10 @@ def download(url: str, cache: Path | None = None) -> Path:
             "nothing"
         )
     pooch.get_logger().setLevel("WARNING")
-    last = re.sub(r"[^\w.-]", "_", Path(urlparse(url).path).name)
+    try:
+        last = re.sub(r"[^\w.-]", "_", Path(urlparse(url).path).name)
+    except ValueError as error:
+        raise SourceError(f"{url} is no address ({error}): mend it") from None
     name, folder = f"{_mark(url)}-{last}", _cache(cache)
     try:
         return Path(
@@ -421,19 +445,22 @@ def _from_hub(spec: str, column: str) -> Documents:
         )
 
     def begin(start: int) -> Iterator[str]:
-        number = start
+        number = start + 1
         problem = "run the same command again to go on"
         with _explained(spec, problem, lambda: number):
-            for number, row in enumerate(rows.skip(start), start):
-                if not isinstance(row.get(column), str):
+            for row in rows.skip(start):
+                text = _text(row, column)
+                if text is None:
                     raise SourceError(
-                        f"{spec}, row {number + 1} has no text in "
+                        f"{spec}, row {number} has no text in "
                         f"{column!r} (there is: {', '.join(row)}): name the "
                         "field with --column"
                     )
-                yield row[column]
+                yield text
+                number += 1
 
-    return Documents(spec, begin, {"config": config, "split": split})
+    same = {"config": config, "split": split, "column": column}
+    return Documents(spec, begin, same)
 
 
 @contextlib.contextmanager
@@ -447,5 +474,5 @@ def _explained(
         raise
     except Exception as error:  # each version of datasets raises its own
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = f", row {row() + 1}" if row else ""
+        where = f", row {row()}" if row else ""
         raise SourceError(f"{spec}{where}: {first}; {remedy}") from error

@@ -509,6 +509,13 @@ def test_eval_of_the_shards_it_was_trained_on(tmp_path, capsys):
     out = evaluated(capsys, "--run", tmp_path / "run", "--data", shards,
                     "--part", "all", "--limit", 1000)
     assert "shards: 1,000 characters" in out
+    path = shards / "train-00000.npy"
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    line = refused(capsys, "--run", tmp_path / "run", "--data", shards,
+                   "--part", "train")
+    assert "train-00000.npy does not match" in line
+    path.write_bytes(before)
     manifest = json.loads((shards / "manifest.json").read_text())
     manifest["splits"]["val"]["shards"][0]["sha256"] = "0" * 64
     (shards / "manifest.json").write_text(json.dumps(manifest))

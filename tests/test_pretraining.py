@@ -5,10 +5,14 @@ import itertools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
+from multiprocessing import active_children
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -38,7 +42,7 @@ from minigpt.runfolder import TrainingError
 from minigpt.shards import ShardSettings, build_shards, tokenize
 from minigpt.sources import Documents, SourceError
 from minigpt.text import CharTokenizer
-from minigpt.tokenizer import END_OF_TEXT, BPETokenizer
+from minigpt.tokenizer import END_OF_TEXT, BPETokenizer, load_tokenizer
 from minigpt.training import TrainConfig, Trainer
 
 LETTERS = CharTokenizer("abcdefghijklmnopqrstuvwxyz 0123456789\n")
@@ -237,26 +241,87 @@ def test_a_killed_build_goes_on(built, tmp_path, small_parts, processes):
 
 
 def test_a_finished_folder_is_left_alone(built):
-    before = (built / "manifest.json").stat().st_mtime_ns
+    before, path = files(built), built / "manifest.json"
+    written = path.stat().st_mtime_ns
     build_shards(listed(texts()), LETTERS, built, SMALL)
-    assert (built / "manifest.json").stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == written and files(built) == before
+    (built / "parts").mkdir()  # a kill right after the manifest leaves it
+    (built / "parts" / "000000.tokens.npy").write_bytes(b"large")
+    build_shards(listed(texts()), LETTERS, built, SMALL)
+    assert files(built) == before
+
+
+def unmerged(out, monkeypatch):
+    """A folder whose parts are complete and whose merge was stopped."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_merge", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_shards(listed(texts()), LETTERS, out, SMALL)
+    return out / "parts"
+
+
+@pytest.mark.parametrize(
+    "name", ["000001.tokens.npy", "000001.index.npy", "000001.json",
+             "job.json"]
+)  # fmt: skip
+@pytest.mark.parametrize("damage", ["cut", "missing", "shorter"])
+def test_damaged_parts_are_made_again(
+    built, tmp_path, small_parts, monkeypatch, name, damage
+):
+    path = unmerged(tmp_path / "t", monkeypatch) / name
+    if damage == "missing":
+        path.unlink()
+    elif damage == "shorter" and name.endswith(".npy"):
+        np.save(path, np.load(path)[:-1])
+    else:
+        path.write_bytes(path.read_bytes()[:20])
+    build_shards(listed(texts()), LETTERS, tmp_path / "t", SMALL)
+    assert files(tmp_path / "t") == files(built)
+
+
+def test_a_killed_worker_is_one_sentence(
+    built, tmp_path, small_parts, monkeypatch
+):
+    def killing(start):
+        for number, text in enumerate(texts()):
+            if number >= 150:
+                for child in active_children():
+                    child.kill()
+            if number >= start:
+                yield text
+
+    source, out = Documents("a list", killing), tmp_path / "t"
+    with pytest.raises(TrainingError, match="fewer --processes, it goes on"):
+        build_shards(source, LETTERS, out, SMALL, processes=2)
+    build_shards(listed(texts()), LETTERS, out, SMALL)
+    assert files(out) == files(built)
+
+
+def test_workers_do_not_hear_ctrl_c(monkeypatch):
+    monkeypatch.setattr(signal, "signal", calls := Mock(return_value="before"))
+    with shards._ctrl_c_ignored():
+        calls.assert_called_once_with(signal.SIGINT, signal.SIG_IGN)
+    calls.assert_called_with(signal.SIGINT, "before")
+    calls.reset_mock()
+    elsewhere = threading.Thread(target=shards._ctrl_c_ignored().__enter__)
+    elsewhere.start()
+    elsewhere.join()
+    calls.assert_not_called()
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_build_is_kept_out(tmp_path, monkeypatch, finished):
     if not finished:
-        monkeypatch.setattr(shards, "_merge", lambda *a: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            build_shards(listed(texts()), LETTERS, tmp_path, SMALL)
+        unmerged(tmp_path, monkeypatch)
     else:
         build_shards(listed(texts()), LETTERS, tmp_path, SMALL)
     before = files(tmp_path / ("." if finished else "parts"))
     other = ShardSettings(**vars(SMALL) | {"seed": 5})
     with pytest.raises(ShardError, match=r"another seed \(1337, now 5\)"):
         build_shards(listed(texts()), LETTERS, tmp_path, other)
-    with pytest.raises(ShardError, match="another source"):
+    with pytest.raises(ShardError, match=r"source name \(a list, now b\)"):
         build_shards(listed(texts(), "b"), LETTERS, tmp_path, SMALL)
-    with pytest.raises(ShardError, match="another tokenizer"):
+    with pytest.raises(ShardError, match=r"tokenizer vocab_size \(38, now 39"):
         fewer = CharTokenizer(LETTERS.chars + "!")
         build_shards(listed(texts()), fewer, tmp_path, SMALL)
     assert files(tmp_path / ("." if finished else "parts")) == before
@@ -321,8 +386,11 @@ def test_an_empty_source(tmp_path, documents):
 
 
 def test_too_little_to_validate(tmp_path):
+    source = listed(["one\ntwo"])
     with pytest.raises(SourceError, match="1 pieces.*--piece-chars"):
-        build_shards(listed(["one"]), LETTERS, tmp_path, SMALL)
+        build_shards(source, LETTERS, tmp_path, SMALL)
+    smaller = ShardSettings(**vars(SMALL) | {"piece_chars": 4})
+    assert build_shards(source, LETTERS, tmp_path, smaller)["pieces"] == 2
 
 
 @pytest.mark.parametrize(
@@ -440,6 +508,49 @@ def test_a_damaged_manifest(built, content):
     (built / "manifest.json").write_text(content)
     with pytest.raises(ShardError, match="manifest.json: it .*minigpt data"):
         Shards(built)
+    with pytest.raises(ShardError, match="manifest.json: it .*minigpt data"):
+        build_shards(listed(texts()), LETTERS, built, SMALL)
+
+
+@pytest.mark.parametrize(
+    "where, value",
+    [
+        ("shard_tokens", 0),
+        ("shard_tokens", None),
+        ("shard_tokens", 777),
+        ("tokens", 5),
+        ("splits", {"train": {}, "val": {}}),
+        ("splits val", ...),
+        ("splits train shards", []),
+        ("splits train shards 0 tokens", 0),
+        ("splits train shards 0 sha256", ...),
+        ("splits train shards 1 sha256", ""),
+        ("splits val shards 0 file", ...),
+        ("tokenizer sha256", ...),
+    ],
+)
+def test_a_manifest_that_cannot_be_right(built, where, value):
+    path = built / "manifest.json"
+    manifest = found = json.loads(path.read_text())
+    *way, last = [int(k) if k.isdigit() else k for k in where.split()]
+    for key in way:
+        found = found[key]
+    found[last] = value
+    if value is ...:
+        del found[last]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ShardError, match="manifest.json: .*remove this file"):
+        Shards(built)
+
+
+def test_another_tokenizer_is_found(built):
+    path = built / "tokenizer.json"
+    CharTokenizer(LETTERS.chars.upper()).save(path)
+    with pytest.raises(ShardError, match="tokenizer.json.*bytes were changed"):
+        verify(Shards(built))
+    path.unlink()
+    with pytest.raises(ShardError, match="tokenizer.json.*No such file"):
+        verify(Shards(built))
 
 
 # The loader ----------------------------------------------------------------
@@ -602,6 +713,7 @@ def test_a_run_goes_on_with_its_own_shards_only(jsonl, tmp_path, capsys):
         (["--val-fraction", "2"], "val_fraction is 2.0"),
         (["--column", "body"], "no text in 'body'"),
         (["--tokenizer", "none.json"], "none.json"),
+        (["--out", ""], "--out is empty"),
     ],
 )
 def test_bad_flags_of_data(jsonl, tmp_path, capsys, more, message):
@@ -614,7 +726,29 @@ def test_the_same_command_again(jsonl, tmp_path, capsys):
     out = tmp_path / "s"
     assert data(jsonl, out) == data(jsonl, out) == 0
     assert data(jsonl, out, "--limit", "100") == 2
-    assert "another source" in capsys.readouterr().err
+    assert "another source limit (None, now 100)" in capsys.readouterr().err
+    rows = [{"text": "left", "body": "right"}] * 50
+    jsonl.write_text("\n".join(map(json.dumps, rows)))
+    assert data(jsonl, tmp_path / "t") == 0
+    assert data(jsonl, tmp_path / "t", "--column", "body") == 2
+    assert "source column (text, now body)" in capsys.readouterr().err
+
+
+def test_ctrl_c_loses_nothing(jsonl, tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "_write_parts", stopped)
+    assert data(jsonl, tmp_path / "s") == 130
+    line = f"stopped by Ctrl-C; what is finished is kept in {tmp_path / 's'}"
+    assert line in capsys.readouterr().err
+
+
+def test_characters_that_no_file_can_hold(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "a\ud800b"}) + "\n" + '{"text": "c"}')
+    assert data(path, tmp_path / "s") == 0
+    assert load_tokenizer(tmp_path / "s/tokenizer.json").chars == "\n?abc"
 
 
 def test_only_so_many_documents(jsonl, tmp_path):

@@ -24,7 +24,7 @@ class Files(BaseHTTPRequestHandler):
         super().__init__(*rest)
 
     def do_GET(self):
-        if self.path != "/text.txt":
+        if self.path.partition("?")[0] != "/text.txt":
             return self.send_error(404)
         wanted = self.headers.get("Range")
         fresh = self.headers.get("If-Range") == self.etag[0]
@@ -80,6 +80,7 @@ def test_a_long_text_comes_in_pieces(tmp_path, monkeypatch):
     documents = list(open_source(write(tmp_path / "a.txt", text)))
     assert "".join(documents) == text
     assert max(map(len, documents)) <= 10
+    assert documents[0] == "four\nfive\n"
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path):
@@ -87,14 +88,37 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     rows = '{"text": "2"}\n\n{"text": "3", "more": 1}\n'
     write(tmp_path / "b" / "x.jsonl.gz", rows, gzip.open)
     write(tmp_path / "a.txt", "1")
-    write(tmp_path / "z.txt.gz", "4", gzip.open)
+    write(tmp_path / "Z.TXT.GZ", "4", gzip.open)
+    (tmp_path / "folder.txt").mkdir()
     write(tmp_path / "notes.md", "not read")
     source = open_source(tmp_path)
-    assert list(source) == list(source) == ["1", "2", "3", "4"]
-    assert list(source.begin(2)) == ["3", "4"]
+    assert list(source) == list(source) == ["4", "1", "2", "3"]
+    assert list(source.begin(2)) == ["2", "3"]
     assert set(source.identity["files"]) == {
-        "a.txt", "b/x.jsonl.gz", "z.txt.gz",
+        "a.txt", "b/x.jsonl.gz", "Z.TXT.GZ",
     }  # fmt: skip
+    assert source.num_bytes is None  # what is packed does not tell
+    assert open_source(tmp_path / "a.txt").num_bytes == 1
+
+
+def test_what_makes_a_source_another_one(tmp_path):
+    text, rows = write(tmp_path / "a.txt", "1"), '{"text": "1", "b": "2"}'
+    path = write(tmp_path / "a.jsonl", rows)
+    assert open_source(text).identity == open_source(text, "b").identity
+    assert open_source(path).identity != open_source(path, "b").identity
+    one = open_source(path).identity
+    write(tmp_path / "a.jsonl", rows + "\n")
+    assert open_source(path).identity != one
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone")
+    assert list(open_source(tmp_path / "a.txt")) == ["one"]
+
+
+def test_a_row_without_a_text_is_an_empty_document(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": null}\n{"text": "one"}\n')
+    assert list(open_source(path)) == ["", "one"]
 
 
 def test_another_column(tmp_path):
@@ -114,7 +138,14 @@ def test_parquet(tmp_path):
         list(open_source(path, "body"))
     with pytest.raises(SourceError, match="row 1: 'score' holds no text"):
         list(open_source(path, "score"))
+    parquet.write_table(arrow.table({"text": ["one", None]}), path)
+    assert list(open_source(path)) == ["one", ""]
     path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SourceError, match="a.parquet is cut or no parquet"):
+        list(open_source(path))
+    latin = arrow.array([b"caf\xe9"]).buffers()
+    latin = arrow.Array.from_buffers(arrow.string(), 1, latin)
+    parquet.write_table(arrow.table({"text": latin}), path)
     with pytest.raises(SourceError, match="a.parquet is cut or no parquet"):
         list(open_source(path))
 
@@ -125,6 +156,7 @@ def test_parquet(tmp_path):
         ("a.jsonl", b'{"text": "x"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", b'{"body": "x"}\n', r"line 1 has no text.*is: body\)"),
         ("a.jsonl", b"[1]\n", "line 1 has no text.*no object"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("a.jsonl", b'{"text": 3}\n', "line 1 has no text"),
         ("a.txt", b"good\nbad \xff\n", "line 2: byte 0xff is not UTF-8"),
         ("a.txt.gz", gzip.compress(b"x" * 99, mtime=0)[:-9], "cut or damaged"),
@@ -149,6 +181,10 @@ def test_what_is_no_source(tmp_path):
         open_source("/content/drive/MyDrive/texts")
     with pytest.raises(SourceError, match="names no dataset"):
         open_source("hf:a/b:c:d:e")
+    with pytest.raises(SourceError, match="the source has no name"):
+        open_source("")
+    with pytest.raises(SourceError, match="is no address.*mend it"):
+        open_source("http://[::1", cache=tmp_path)
 
 
 def test_a_download_is_kept(server, tmp_path):
@@ -157,6 +193,9 @@ def test_a_download_is_kept(server, tmp_path):
         assert "".join(source) == BODY
         assert source.name == server.url
     assert len(server.log) == 1
+    assert download(server.url + "?2", tmp_path) != download(
+        server.url, tmp_path
+    )  # they only have the same name
 
 
 def test_a_cut_download_goes_on(server, tmp_path):
@@ -182,6 +221,15 @@ def test_a_file_that_changed_is_downloaded_anew(server, tmp_path):
     server.etag[0] = '"two"'
     assert download(server.url, tmp_path).read_bytes() == DATA
     assert server.log[-1] == (f"bytes={kept(300_000)}-", 0)
+
+
+def test_a_weak_etag_promises_no_bytes(server, tmp_path):
+    server.etag[0] = 'W/"one"'
+    server.cuts += [100_000, 200_000, 300_000]
+    with pytest.raises(SourceError):
+        download(server.url, tmp_path)
+    assert download(server.url, tmp_path).read_bytes() == DATA
+    assert {start for _, start in server.log} == {0}
 
 
 def test_a_complete_part_is_taken(server, tmp_path):
@@ -243,9 +291,12 @@ def test_a_streamed_dataset(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_dataset", load)
     source = open_source("hf:owner/name:small:test")
     assert asked == [("owner/name", "small", "test", True)]
+    assert source.identity == {
+        "config": "small", "split": "test", "column": "text",
+    }  # fmt: skip
     assert list(source) == [row["text"] for row in rows]
     assert list(source.begin(3)) == ["row 3", "row 4"]
-    with pytest.raises(SourceError, match="row 1 has no text in 'body'"):
+    with pytest.raises(SourceError, match="^hf:owner/name, row 1 has no text"):
         list(open_source("hf:owner/name", "body"))
     open_source("hf:name")
     assert asked[-1] == ("name", None, "train", True)
@@ -260,10 +311,12 @@ def test_a_dataset_that_breaks_off(monkeypatch):
             raise ConnectionError("the line went dead")
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: Rows())
-    stream = iter(open_source("hf:owner/name"))
-    assert next(stream) == "one"
-    with pytest.raises(SourceError, match="row 1: the line went dead; run"):
-        next(stream)
+    source = open_source("hf:owner/name")
+    for start, row in ((0, 2), (5, 7)):
+        stream = source.begin(start)
+        assert next(stream) == "one"
+        with pytest.raises(SourceError, match=f"row {row}: the line went d"):
+            next(stream)
 
 
 def test_a_dataset_that_is_not_there(monkeypatch):
@@ -277,7 +330,10 @@ def test_a_dataset_that_is_not_there(monkeypatch):
         open_source("hf:a/b")
 
 
-def test_a_registered_text():
-    (text,) = open_source("shakespeare")
-    assert len(text) > 1_000_000
-    assert json.dumps(open_source("shakespeare").identity)
+def test_a_registered_text(monkeypatch):
+    source = open_source("shakespeare")
+    (text,) = source
+    assert len(text) > 1_000_000 and list(source.begin(1)) == []
+    assert json.dumps(source.identity)
+    monkeypatch.setattr(sources, "load_text", lambda name: "the toy language")
+    assert open_source("shakespeare").identity != source.identity
