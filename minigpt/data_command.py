@@ -12,6 +12,7 @@ import tyro
 from minigpt.pretraining import Shards, verify
 from minigpt.shards import ShardSettings, build_shards, utf8
 from minigpt.sources import Documents, SourceError, open_source
+from minigpt.terminal import spelled
 from minigpt.text import CharTokenizer
 from minigpt.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
 
@@ -78,7 +79,8 @@ class Data:
             f"tokens to train on, {counts['val']['tokens']:,} to validate, "
             f"in {self.out}"
         )
-        print(f"Next: minigpt train --data {self.out} --out runs/NAME")
+        train = spelled("minigpt", "train", "--data", self.out)
+        print(f"Next: {train} --out runs/NAME")
         return 0
 
     def _tokenizer(self, source: Documents) -> Tokenizer:

@@ -119,7 +119,7 @@ class Eval:
 
     def _read(self) -> tuple[str, str]:
         """What to call the text, and the text."""
-        from minigpt.cli import _digest
+        from minigpt.train_command import text_digest
 
         data, part, digest = self.data, self.part, None
         if data is None:
@@ -127,7 +127,7 @@ class Eval:
         folder = Path(data)
         sharded = (folder / "manifest.json").is_file()
         whole = Shards(folder) if sharded else load_text(data)
-        if digest and _digest(whole) != digest:
+        if digest and text_digest(whole) != digest:
             raise RunError(
                 f"the text {data!r} is no longer the one that {self.run} "
                 "was trained on: name a text with --data"

@@ -1,6 +1,5 @@
 """`minigpt plan`: settings with which a preset trains on a card."""
 
-import shlex
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +13,7 @@ from minigpt.memory import (
     plan,
 )
 from minigpt.model import PRESETS, GPTConfig
+from minigpt.terminal import spelled
 from minigpt.training import TrainConfig
 
 # GiB that CUDA reports, GiB for a screen, and what the card computes in
@@ -96,7 +96,7 @@ class Plan:
         for name, value in found.train_settings().items():
             if value != getattr(TrainConfig, name):
                 words += ["--" + name.replace("_", "-"), str(value)]
-        return shlex.join([*words, "--out", f"runs/{self.preset}"])
+        return spelled(*words, "--out", f"runs/{self.preset}")
 
 
 def fitted(

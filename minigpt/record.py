@@ -99,7 +99,9 @@ class Pause(Callback):
 
 def _train(options: Record, name: str) -> int:
     """Start or go on with the training of a preset; 130 after Ctrl-C."""
-    from minigpt.cli import INTERRUPTED, Train, _parse
+    from minigpt.cli import _parse
+    from minigpt.terminal import INTERRUPTED
+    from minigpt.train_command import Train
 
     text = load_text("shakespeare")
     if not is_shakespeare(text):

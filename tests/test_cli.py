@@ -11,8 +11,9 @@ import time
 import pytest
 import torch
 
-from minigpt import cli, load_run
-from minigpt.cli import main
+from minigpt import load_run, train_command
+from minigpt.cli import _parse, main
+from minigpt.sample_command import Sample
 from minigpt.tokenizer import BPETokenizer, TokenizerError, gpt2_tokenizer
 from minigpt.training import RECIPES
 
@@ -481,13 +482,17 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path, corpus):
 
 
 def test_a_run_on_the_toy_language_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "load_text", lambda source: "a toy. " * 100)
+    monkeypatch.setattr(
+        train_command, "load_text", lambda source: "a toy. " * 100
+    )
     out = tmp_path / "run"
     assert main(["train", "--out", str(out), *SMALL]) == 0
     assert "note: this was the toy language" in capsys.readouterr().out
     config = json.loads((out / "config.json").read_text())
     assert config["text"].startswith("the toy language")
-    monkeypatch.setattr(cli, "load_text", lambda source: "another. " * 100)
+    monkeypatch.setattr(
+        train_command, "load_text", lambda source: "another. " * 100
+    )
     line = refused(capsys, "train", "--out", out, "--resume")
     assert "toy language" in line and "another --out" in line
 
@@ -586,6 +591,7 @@ def test_a_file_that_is_no_tokenizer(content, tmp_path, corpus, capsys):
         (["--tokenizer", "gpt2"], "has tokenizer char"),
         (["--tokenizer", "none.json"], "has tokenizer char"),
         (["--vocab-size", "300"], "has vocab_size 16, which --resume cannot"),
+        (["--preset", "mini"], "has preset pocket, which --resume cannot"),
     ],
 )
 def test_resume_does_not_ignore_another_tokenizer(
@@ -631,7 +637,7 @@ def test_several_samples_are_written_on_a_terminal_too(run, capsys):
 def test_a_prompt_file_keeps_its_spaces(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_text("  to be \n\n")
-    sample = cli.Sample(tmp_path, prompt_file=path)
+    sample = Sample(tmp_path, prompt_file=path)
     assert sample._read_prompt() == "  to be \n"
     assert sample.sampler.temperature == 0.8
 
@@ -644,5 +650,5 @@ def test_a_resumed_run_keeps_its_settings(run):
 
 @pytest.mark.parametrize("preset", ["pocket", "mini", "gpt2"])
 def test_a_preset_brings_its_recipe(preset):
-    command = cli._parse(["train", "--preset", preset, "--out", "x"])
+    command = _parse(["train", "--preset", preset, "--out", "x"])
     assert command.train == RECIPES[preset]
