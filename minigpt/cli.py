@@ -28,7 +28,7 @@ from minigpt.plan_command import Plan
 from minigpt.record import Record
 from minigpt.runfolder import TrainingError
 from minigpt.sample_command import Sample
-from minigpt.terminal import INTERRUPTED, tidy, write_anything
+from minigpt.terminal import INTERRUPTED, speak_utf8, tidy
 from minigpt.train_command import ARGV, Preset, Train, train_defaults
 
 
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     ARGV.set(argv)
     warnings.showwarning = _plain_warning
-    write_anything()
+    speak_utf8()
     try:
         return _parse(argv or ["--help"])()
     except BrokenPipeError:  # the reader of our output (head, less) has left

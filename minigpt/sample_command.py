@@ -132,7 +132,12 @@ def _piped() -> str:
     except (AttributeError, OSError, ValueError):  # there is no such file
         return ""
     piped = stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-    return sys.stdin.read() if piped else ""
+    try:
+        return sys.stdin.read() if piped else ""
+    except UnicodeDecodeError:
+        raise ValueError(
+            "what is piped in is not UTF-8 text: save or convert it as UTF-8"
+        ) from None
 
 
 def _read_prompt_file(path: Path) -> str:

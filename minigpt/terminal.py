@@ -26,16 +26,18 @@ def spelled(*words: object) -> str:
     return shlex.join(words)
 
 
-def write_anything() -> None:
-    """Let every character through to a file or a pipe, as UTF-8.
+def speak_utf8() -> None:
+    """Files and pipes are read and written as UTF-8, whatever the system's.
 
-    Windows would write them in its old code page and stop at the first
-    character which that lacks. A terminal shows ? for what it lacks.
+    Windows would take its old code page, and stop at the first character
+    which that lacks. A terminal shows ? for what it lacks.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not in a notebook
             kind = stream.encoding if stream.isatty() else "utf-8"
             stream.reconfigure(encoding=kind, errors="replace")
+    if hasattr(sys.stdin, "reconfigure") and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8")
 
 
 @cache

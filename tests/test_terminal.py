@@ -62,16 +62,30 @@ def test_windows_quotes_with_double_quotes(word, written, monkeypatch):
     assert line == f"minigpt sample {written}"
 
 
-def test_a_pipe_takes_every_character(tmp_path):
+def test_a_pipe_takes_every_character():
     code = (
-        "from minigpt import cli\n"
-        "cli._parse = lambda argv: lambda: print('κόσμε \\ud83d') or 0\n"
+        "from minigpt import cli, sample_command\n"
+        "def shout():\n"
+        "    print(sample_command._piped(), '\\ufffd\\ud83d')\n"
+        "    return 0\n"
+        "cli._parse = lambda argv: shout\n"
         "raise SystemExit(cli.main([]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
+        input="κόσμε".encode(),
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode("utf-8").strip() == "κόσμε ?"
+    assert done.stdout.decode("utf-8").strip() == "κόσμε \ufffd?"
+
+
+def test_a_pipe_of_other_bytes_is_refused(tiny_run):
+    done = subprocess.run(
+        [sys.executable, "-m", "minigpt", "sample", "--run", str(tiny_run)],
+        input=b"\xff\xfe",
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert b"is not UTF-8 text: save" in done.stderr
