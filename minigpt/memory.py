@@ -553,7 +553,7 @@ def _state_bytes(c: GPTConfig, optimizer: str, form: str) -> dict[str, int]:
         "optimizer state": int(STATE_BYTES[form] * (2 * P - single)),
     }
 
-
+# %% ../nbs/11_memory.ipynb #planmoments2
 def memory_parts(
     c: GPTConfig,
     micro_batch: int,
