@@ -43,6 +43,12 @@ def check_device(name: str) -> str:
     return name
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what PyTorch means; each device has its own words."""
+    signs = ("out of memory", "allocate memory", "not enough memory")
+    return any(sign in str(error) for sign in signs)
+
+
 def synchronize(device: str) -> None:
     """Wait until the device has done all that it was asked to do."""
     kind = torch.device(device).type

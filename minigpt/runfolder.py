@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -239,7 +240,8 @@ class Checkpoints:
                 return path, read_checkpoint(path), notes
             except RunError as error:
                 notes.append(str(error))
-        raise RunError("; ".join(notes) or f"no checkpoint in {self.folder}")
+        problem = "; ".join(notes) or f"no checkpoint in {self.folder}"
+        raise RunError(f"{problem}: restore one, or train into another folder")
 
 
 def _checkpoint_files(model: GPT, state: dict) -> dict[str, bytes]:
@@ -290,6 +292,23 @@ def read_log(path: Path) -> tuple[dict, list[dict]]:
         f"{path} is not the log of a run: {problem}; restore the file or "
         "start another run"
     )
+
+
+def refuse_lost(folder: Path, train: dict) -> None:
+    """RunError if a run without checkpoints must have had one.
+
+    To start it again would overwrite its log and its best weights. train:
+    the fields of its TrainConfig.
+    """
+    _, rows = read_log(folder / "log.jsonl")
+    step = max((row["step"] for row in rows), default=0)
+    first = train.get("checkpoint_every") or math.inf
+    if step > first or step >= train.get("max_steps", math.inf):
+        raise RunError(
+            f"{folder} has no checkpoint, though its log comes to step {step}:"
+            " copy its folder 'checkpoint' there as well, or train into "
+            "another folder"
+        )
 
 
 class RunLog(Callback):

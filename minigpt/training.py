@@ -28,6 +28,7 @@ from .callbacks import Callback, LossPlot
 from .distributed import World
 from minigpt.hardware import (
     flops_per_token,
+    is_out_of_memory,
     peak_flops,
     synchronize,
     usage,
@@ -41,6 +42,7 @@ from minigpt.runfolder import (
     load_weights,
     only_writer,
     read_run_config,
+    refuse_lost,
     starting,
     weights_to_bytes,
     write_atomic,
@@ -518,8 +520,7 @@ def explain_memory(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one, too
-        signs = ("out of memory", "allocate memory", "not enough memory")
-        if not any(sign in str(error) for sign in signs):
+        if not is_out_of_memory(error):
             raise
         remedy = (
             f"halve batch_size to {config.batch_size // 2} and double "
@@ -642,11 +643,17 @@ def trainer_state(trainer: "Trainer") -> dict:
 
 def load_trainer_state(trainer: "Trainer", state: dict) -> None:
     """The inverse of trainer_state."""
-    load_step_state(trainer.train_step, state)
-    trainer.step, trainer.best_loss = state["step"], state["best_loss"]
-    trainer.bad_evals, meter = state["bad_evals"], trainer.meter
-    meter.losses, meter.norm, meter.row_seconds = state["row"]
-    meter.seconds = state["seconds"]
+    try:
+        load_step_state(trainer.train_step, state)
+        trainer.step, trainer.best_loss = state["step"], state["best_loss"]
+        trainer.bad_evals, meter = state["bad_evals"], trainer.meter
+        meter.losses, meter.norm, meter.row_seconds = state["row"]
+        meter.seconds = state["seconds"]
+    except KeyError as error:
+        raise RunError(
+            f"the checkpoint has no {error}, another version of minigpt "
+            "wrote it: go on with that one, or train into another folder"
+        ) from None
 
 # %% ../nbs/07_training.ipynb #trainer
 class Trainer:
@@ -883,12 +890,20 @@ class Trainer:
         if not self.world.agree(best.exists()):
             self._write_weights()
 
+    def _same_for_all(self, seen: object) -> None:
+        if self.world.any(seen != self.world.agree(seen)):
+            raise RunError(
+                f"the processes see different checkpoints in {self.run_dir}: "
+                "use a folder that all machines share"
+            )
+
     def resume(self) -> list[str]:
         """Go back to the newest sound checkpoint of run_dir.
 
         Returns a note for each damaged one. A run that was stopped before
-        its first checkpoint starts again. Rows of the log that come after
-        the checkpoint are dropped: they will be made again.
+        its first checkpoint starts again; RunError if it must have had one.
+        Rows of the log that come after the checkpoint are dropped: they will
+        be made again.
         """
         stored, notes = read_run_config(self.run_dir), []
         if stored["model"] != self.model.config.to_dict():
@@ -899,13 +914,13 @@ class Trainer:
         if self.config.precision == "auto":
             self._use(stored["precision"], "as when the run began")
         with self._only_writer():
-            if self.checkpoints.paths():
+            there = self.checkpoints.paths()
+            self._same_for_all([path.name for path in there])
+            if not there:
+                refuse_lost(self.run_dir, stored["train"])
+            else:
                 path, state, notes = self.checkpoints.load_newest()
-                if self.world.any(path.name != self.world.agree(path.name)):
-                    raise RunError(
-                        f"the processes see different checkpoints in "
-                        f"{self.run_dir}: use a folder that all machines share"
-                    )
+                self._same_for_all(path.name)
                 weights = path / "model.safetensors"
                 load_weights(self.model, weights, self.world.fill)
                 load_trainer_state(self, state)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from minigpt.distributed import (
     joined,
     speaks,
 )
-from minigpt.runfolder import TrainingError, read_log
+from minigpt.runfolder import RunError, TrainingError, read_log
 from minigpt.text import ToyLanguage
 from minigpt.training import Windows
 
@@ -97,6 +98,7 @@ def worker(folder: Path, rank: int, size: int, port: int) -> None:
                 run.resume()
                 rows = run.fit().rows
                 found[f"{case} resumed"] = everywhere(numbers(rows))
+        found["different"] = different(ranks, folder / f"{size}-adamw")
         found["met"] = meet(ranks, folder / f"{size}-download")
         place = ranks.rank, size, ranks.local_rank
         found["stops"] = [
@@ -128,6 +130,21 @@ def meet(ranks: World, download: Path) -> dict:
         "any": everywhere([ranks.any(last), ranks.any(False)]),
         "mean": everywhere(ranks.mean(torch.tensor([ranks.rank])).tolist()),
     }
+
+
+def different(ranks: World, folder: Path) -> list[str]:
+    """What the ranks say when rank 0 alone sees the checkpoints."""
+    if ranks.rank > 0:
+        own = folder.with_name(f"{folder.name}-{ranks.rank}")
+        folder = shutil.copytree(
+            folder, own, ignore=shutil.ignore_patterns("step-*")
+        )
+    world = DataParallel(ranks.rank, ranks.size, ranks.local_rank)
+    try:
+        trainer(world, "adamw", folder).resume()
+    except RunError as error:
+        return everywhere(str(error))
+    return []
 
 
 class Spy(Callback):
@@ -273,6 +290,13 @@ def test_what_the_ranks_hear_of_each_other(runs, size):
     assert met["agree"] == ["as 0 says"] * size
     assert met["any"] == [[True, False]] * size
     assert met["mean"] == [[(size - 1) / 2]] * size
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_with_different_checkpoints_do_not_go_on(runs, size):
+    said = runs[1][size]["different"]
+    assert len(said) == size
+    assert all("use a folder that all machines share" in s for s in said)
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -25,6 +25,7 @@ from minigpt.runfolder import (
     read_log,
 )
 from minigpt.text import CharTokenizer
+from minigpt.training import load_trainer_state
 
 TEXT = "to be, or not to be: that is the question. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -376,7 +377,7 @@ def test_resume_without_any_sound_checkpoint(tmp_path, whole):
     for path in Checkpoints(folder / "checkpoint").paths():
         (path / "SHA256SUMS").unlink()
     with pytest.raises(
-        RunError, match="step-00000040 is damaged .No such .*step-00000035"
+        RunError, match="00040 is damaged .No such .*00035 is .*: restore one"
     ):
         resumed(folder)
 
@@ -427,6 +428,47 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert run.step == 0 and run.rows == []
     run.fit()
     assert outcome(folder) == outcome(whole)
+
+
+@pytest.mark.parametrize("lost", ["folder", "contents", "all but a file"])
+@pytest.mark.parametrize("step", [40, 6])
+def test_a_run_whose_checkpoints_are_gone_is_left_alone(
+    tmp_path, whole, lost, step
+):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    header, rows = read_log(folder / "log.jsonl")
+    RunLog(folder).begin(header, [r for r in rows if r["step"] <= step])
+    shutil.rmtree(folder / "checkpoint")
+    if lost == "contents":
+        (folder / "checkpoint").mkdir()
+    elif lost == "all but a file":
+        (folder / "checkpoint").write_text("")
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with pytest.raises(RunError, match=f"no checkpoint.* step {step}: copy"):
+        resumed(folder, checkpoint_every=50)  # the run's own 5 counts
+    assert before == {p: p.read_bytes() for p in before}
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_run_that_may_have_had_no_checkpoint_starts_again(
+    tmp_path, whole, step
+):
+    shutil.copytree(whole, tmp_path / "run")
+    header, rows = read_log(whole / "log.jsonl")
+    rows = [row for row in rows if row["step"] <= step]
+    rows[-1]["step"] = step
+    RunLog(tmp_path / "run").begin(header, rows)
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert resumed(tmp_path / "run", checkpoint_every=1).rows == []
+
+
+@pytest.mark.parametrize("key", ["step", "row", "bad_evals", "scaler"])
+def test_a_checkpoint_of_another_version_is_one_sentence(whole, key):
+    state = read_checkpoint(whole / "checkpoint" / "step-00000040")
+    del state[key]
+    with pytest.raises(RunError, match=f"has no '{key}', another version"):
+        load_trainer_state(trainer(None), state)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
