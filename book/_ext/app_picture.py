@@ -19,19 +19,19 @@ from minigpt import app  # noqa: E402
 SIZE = {"width": 1240, "height": 760}
 PART = {"x": 120, "y": 10, "width": 1000, "height": 740}  # no margins
 PROMPT = "ROMEO:\nO, thou hast stolen my l"
+WRITTEN = """length => [...document.querySelectorAll(".text textarea")]
+  .some(box => box.value.length >= length)"""
 
 
-def picture(browser, address, scheme):
+def picture(browser, address, scheme, prompt=PROMPT):
     """A PNG of the app with a text that it has just written."""
     tab = browser.new_page(
         viewport=SIZE, color_scheme=scheme, device_scale_factor=1.25
     )
     tab.goto(address)
-    tab.get_by_label("Prompt").fill(PROMPT)
+    tab.get_by_label("Prompt").fill(prompt)
     tab.get_by_role("button", name="Write").click()
-    tab.wait_for_function(f"""() => [...document.querySelectorAll(
-        ".text textarea")].some(box => box.value.length >= {len(PROMPT) + 200})
-    """)
+    tab.wait_for_function(WRITTEN, arg=len(prompt) + 200)
     tab.wait_for_timeout(1000)  # the bars at the cursor come last
     shot = tab.screenshot(clip=PART)
     tab.close()
