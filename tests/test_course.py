@@ -47,7 +47,7 @@ def calls(fake, monkeypatch):
     """What course.py asks of pip and of the venv, recorded."""
     made = []
     monkeypatch.setattr(course, "pip", lambda *a: made.append(("pip", *a)))
-    monkeypatch.setattr(course, "call", lambda *a: made.append(a) or 0)
+    monkeypatch.setattr(course, "call", lambda *a, **o: made.append(a) or 0)
     return made
 
 
@@ -278,6 +278,26 @@ def test_book_builds_strictly_and_says_where(ready, fake, capsys):
     assert page.as_uri() in capsys.readouterr().out
 
 
+def test_only_the_books_errors_are_shown(fake, monkeypatch, capsys):
+    monkeypatch.setattr(course, "setup", lambda *a: None)
+    outputs = []
+
+    class Child:
+        def __init__(self, command, stdout=None, **options):
+            outputs.append(stdout)
+
+        def wait(self):
+            return 1
+
+    monkeypatch.setattr(course.subprocess, "Popen", Child)
+    assert course.main(["book"]) == 1
+    assert outputs == [subprocess.DEVNULL]  # warnings go to stderr
+    said = capsys.readouterr().out
+    assert "errors" in said and "file:" not in said
+    assert course.main(["test"]) == 1
+    assert outputs[1] is None
+
+
 def test_pdf_is_built_on_one_page_and_printed(
     ready, fake, monkeypatch, capsys
 ):
@@ -375,7 +395,7 @@ def test_train_picks_preset_and_a_new_folder(
 
 
 def test_a_failed_command_is_the_exit_status(ready, monkeypatch):
-    monkeypatch.setattr(course, "call", lambda *arguments: 3)
+    monkeypatch.setattr(course, "call", lambda *arguments, **options: 3)
     monkeypatch.setattr(course, "answer", lambda code: "")
     monkeypatch.setattr(course, "find_browser", lambda: "/bin/chrome")
     for command in ("book", "pdf", "test", "train", "lab"):
