@@ -1,5 +1,6 @@
 """`minigpt eval`: what a saved model is worth, on a text or on HellaSwag."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from minigpt.evaluation import (
     score_endings,
     score_text,
 )
-from minigpt.hardware import check_device
+from minigpt.hardware import check_device, is_out_of_memory
 from minigpt.pretraining import Shards, verify
-from minigpt.runfolder import RunError, read_run_config
+from minigpt.runfolder import RunError, TrainingError, read_run_config
 from minigpt.sharing import is_run, load_any
 from minigpt.text import best_device, load_text
 from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
 
+TEXT_ONLY = ("context_length", "part", "stride")
 Part = Literal["val", "train", "all"]
 RULE_NAMES = {
     "sum": "by the sum",
@@ -72,6 +74,12 @@ class Eval:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: write 1 or more")
+        given = {name for name in TEXT_ONLY if getattr(self, name) is not None}
+        if self.on == "hellaswag" and given:
+            raise ValueError(
+                f"{min(given)} is for --on text: leave it out, an item is "
+                "scored as a whole"
+            )
 
     def __call__(self) -> int:
         auto = self.device == "auto"
@@ -87,10 +95,11 @@ class Eval:
                 f"built for {own}; write 1 to {own}"
             )
         print(f"{self.run}: {model.num_params():,} parameters on {device}")
-        if on_text:
-            self._score_text(model, tokenizer, *data)
-        else:
-            self._score_items(model, tokenizer, data)
+        with _explained_memory(self.batch_size):
+            if on_text:
+                self._score_text(model, tokenizer, *data)
+            else:
+                self._score_items(model, tokenizer, data)
         return 0
 
     def _score_text(
@@ -174,9 +183,9 @@ class Eval:
         scores = []
         for chunk in _with_progress(items):
             scores += score_endings(model, tokenizer, chunk, self.batch_size)
-        count = len(items[0].endings)
+        guess = sum(1 / len(item.endings) for item in items) / len(items)
         print(f"{len(items):,} items, style {self.style}; guessing: "
-              f"{1 / count:.0%}")
+              f"{guess:.0%}")
         for rule in RULES:
             result = accuracy(items, scores, rule)
             print(f"  {RULE_NAMES[rule]:<26}{result}")
@@ -185,6 +194,22 @@ class Eval:
             known = ", ".join(f"{RULE_NAMES[rule]} {value} %"
                               for rule, value in published.items())
             print(f"  published on all items: {known}")
+
+
+@contextlib.contextmanager
+def _explained_memory(batch_size: int) -> Iterator[None]:
+    """Out of memory becomes a TrainingError that says what to halve."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = (
+            f"write --batch-size {batch_size // 2}"
+            if batch_size > 1
+            else "write --device cpu, or a smaller --context-length"
+        )
+        raise TrainingError(f"out of memory: {remedy}") from error
 
 
 def _text_of_shards(folder: Path, part: Part, limit: int | None) -> str:

@@ -333,19 +333,21 @@ def accuracy(
 # %% ../nbs/13_evaluation.ipynb #render
 def _plain(text: str) -> str:
     """Without the marks that WikiHow's part of HellaSwag has."""
-    text = text.strip().replace(" [title]", ". ")
+    text = _text(text).strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
 def _as_item(row: dict, style: str) -> Item:
     """A row of HellaSwag as the script or the harness writes it."""
-    endings, label = row["endings"], int(row["label"])
+    endings, label = row["endings"], int(str(row["label"]))
     if not isinstance(endings, list) or not 0 <= label < len(endings):
         raise ValueError(f"there is no ending number {label}")
     if style == "script":
         return Item(_text(row["ctx"]), tuple(map(_text, endings)), label)
-    context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}"
-    context = _plain(f"{row['activity_label']}: {context}")
+    title, first, second = (
+        _text(row[name]) for name in ("activity_label", "ctx_a", "ctx_b")
+    )
+    context = _plain(f"{title}: {first} {second.capitalize()}")
     return Item(context, tuple(map(_plain, endings)), label)
 
 
@@ -362,24 +364,30 @@ def load_items(path: str | os.PathLike, style: str = "script") -> list[Item]:
     """The items of a file in HellaSwag's format, one JSON object a line.
 
     "ctx", "endings" and "label"; the style "harness" also needs "ctx_a",
-    "ctx_b" and "activity_label". ValueError names the line that is wrong.
+    "ctx_b" and "activity_label". ValueError names the line that is wrong,
+    OSError the file.
     """
     if style not in STYLES:
         raise ValueError(f"style is {style!r}: write script or harness")
     items = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                items.append(_as_item(json.loads(line), style))
-            except (ValueError, TypeError, AttributeError) as error:
-                problem = f"is no item ({error})"
-            except KeyError as error:
-                problem = f"has no {error}"
-            else:
-                continue
-            raise ValueError(
-                f"{path}, line {number} {problem}: mend or remove the line"
-            )
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be read ({error.strerror}): name a file with items"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            items.append(_as_item(json.loads(line), style))
+        except (ValueError, TypeError, RecursionError) as error:
+            problem = f"is no item ({error})"
+        except KeyError as error:
+            problem = f"has no {error}"
+        else:
+            continue
+        raise ValueError(
+            f"{path}, line {number} {problem}: mend or remove the line"
+        )
     if not items:
         raise ValueError(f"{path} is empty: give a file with items")
     return items

@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt import GPT, GPTConfig, evaluate, evaluation, save_gpt2
+from minigpt import (
+    GPT,
+    GPTConfig,
+    eval_command,
+    evaluate,
+    evaluation,
+    save_gpt2,
+)
 from minigpt.bigram import BigramLM
 from minigpt.cli import main
 from minigpt.eval_command import spread
@@ -334,7 +341,7 @@ def test_accuracy_and_its_error():
 
 ROW = {
     "activity_label": "Cooking [x]", "ctx": "A man  cooks. he",
-    "ctx_a": "A man  cooks.", "ctx_b": "he",
+    "ctx_a": "A man  cooks.", "ctx_b": "he THEN",
     "endings": ["eats [step] it.", " sings [title] loudly"], "label": 1,
 }
 
@@ -354,7 +361,7 @@ def test_both_styles_of_an_item(tmp_path):
     assert script == Item(ROW["ctx"], tuple(ROW["endings"]), 1)
     (harness,) = load_items(path, "harness")
     assert harness == Item(
-        "Cooking : A man cooks. He", ("eats it.", "sings. loudly"), 1
+        "Cooking : A man cooks. He then", ("eats it.", "sings. loudly"), 1
     )
 
 
@@ -365,6 +372,9 @@ def test_both_styles_of_an_item(tmp_path):
         ([ROW, "[]"], "line 2 is no item"),
         ([{**ROW, "label": 2}], "line 1 is no item .there is no ending num"),
         ([{**ROW, "label": ""}], "line 1 is no item"),
+        ([{**ROW, "label": 0.5}], "line 1 is no item"),
+        ([{**ROW, "label": float("inf")}], "line 1 is no item"),
+        ([ROW, "[" * 100_000], "line 2 is no item"),
         ([{**ROW, "endings": None}], "line 1 is no item"),
         ([{**ROW, "endings": "abc"}], "line 1 is no item"),
         ([{**ROW, "ctx": 3}], "line 1 is no item"),
@@ -377,6 +387,26 @@ def test_bad_lines_are_named(tmp_path, lines, message):
     with pytest.raises(ValueError, match=message) as error:
         load_items(items_file(tmp_path, *lines))
     assert "items.jsonl" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["activity_label", "ctx_a", "ctx_b"])
+@pytest.mark.parametrize("value", [None, 3, ["he"]])
+def test_the_harness_wants_texts(tmp_path, name, value):
+    path = items_file(tmp_path, {**ROW, name: value})
+    with pytest.raises(ValueError, match="line 1 is no item .* is no text"):
+        load_items(path, "harness")
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n")
+    assert len(load_items(path)) == 1  # a byte order mark is no harm
+    path.write_bytes(json.dumps(ROW).encode() + b'\n{"ctx": "caf\xe9"}')
+    with pytest.raises(ValueError, match="items.jsonl, line 2 is no item"):
+        load_items(path)
+    for missing in (tmp_path, tmp_path / "none.jsonl"):
+        with pytest.raises(OSError, match="cannot be read .*: name a file"):
+            load_items(missing)
 
 
 def test_an_unknown_style(tmp_path):
@@ -472,7 +502,10 @@ def test_eval_of_the_text_it_was_trained_on(run, capsys):
     assert f"val part: {len(val)} characters" in out
     assert f"{score.loss:.4f}  nats a token" in out
     assert f"{score.bits_per_byte:.4f}  (compares" in out
-    assert "windows of 16 every 8" in out
+    assert "windows of 16 every 8: each token once, after 9 to 16 ot" in out
+    assert evaluated(capsys, "--run", run, "--context-length", 16) == out
+    short = evaluated(capsys, "--run", run, "--context-length", 1)
+    assert "windows of 1 every 1: each token once, after 1 to 1 o" in short
     other = evaluated(
         capsys, "--run", run, "--context-length", 8, "--stride", 2
     )
@@ -509,6 +542,8 @@ def test_eval_of_the_shards_it_was_trained_on(tmp_path, capsys):
     out = evaluated(capsys, "--run", tmp_path / "run", "--data", shards,
                     "--part", "all", "--limit", 1000)
     assert "shards: 1,000 characters" in out
+    val = evaluated(capsys, "--run", tmp_path / "run", "--data", shards)
+    assert "shards, val part" in val
     path = shards / "train-00000.npy"
     before = path.read_bytes()
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -532,6 +567,65 @@ def test_eval_of_items(run, capsys, tmp_path):
     fewer = evaluated(capsys, "--run", run, "--on", "hellaswag", "--data",
                       path, "--limit", 4)
     assert "4 items" in fewer
+    rows[0] |= {"endings": ["or not", "that is"]}
+    path = items_file(tmp_path, *rows[:1], *rows[4:5])
+    mixed = evaluated(
+        capsys, "--run", run, "--on", "hellaswag", "--data", path
+    )
+    assert "2 items, style script; guessing: 38%" in mixed
+
+
+def test_eval_of_the_official_items(run, capsys, monkeypatch, tmp_path):
+    rows = [{"ctx": "to be", "endings": ["or not", "that is"], "label": 0}] * 8
+    path = items_file(tmp_path, *rows)
+    monkeypatch.setattr(eval_command, "load_hellaswag",
+                        lambda style: load_items(path, style))
+    monkeypatch.setitem(eval_command.PUBLISHED, str(run),
+                        {"script": {"sum": 12.5}})
+    sizes, score = set(), eval_command.score_endings
+
+    def spy(model, tokenizer, items, batch_size):
+        sizes.add(batch_size)
+        return score(model, tokenizer, items, batch_size)
+
+    monkeypatch.setattr(eval_command, "score_endings", spy)
+    flags = ["--run", run, "--on", "hellaswag", "--batch-size", 3]
+    out = evaluated(capsys, *flags)
+    assert "8 items" in out
+    assert "published on all items: by the sum 12.5 %" in out
+    assert "2 items" in evaluated(capsys, *flags, "--limit", 2)
+    assert "published" not in evaluated(capsys, *flags, "--data", path)
+    assert sizes == {3}
+
+
+@pytest.mark.parametrize(
+    "size, remedy", [(9, "write --batch-size 4"), (1, "write --device cpu")]
+)
+def test_too_large_a_batch_is_one_sentence(
+    run, capsys, monkeypatch, size, remedy
+):
+    def full(*_, **__):
+        raise RuntimeError(words)
+
+    words = "CUDA out of memory. Tried to allocate 9 GiB"
+    monkeypatch.setattr(eval_command, "score_text", full)
+    argv = ["eval", "--run", str(run), "--batch-size", str(size)]
+    assert main(argv) == 1
+    assert f"out of memory: {remedy}" in capsys.readouterr().err
+    words = "the shapes do not fit"
+    with pytest.raises(RuntimeError, match=words):
+        main(argv)
+
+
+def test_a_limit_is_in_characters_not_bytes(tmp_path):
+    source, vocabulary = tmp_path / "a.txt", tmp_path / "bpe.json"
+    source.write_text("äöü€\n" * 90, encoding="utf-8")
+    BPETokenizer.train("ab", 258, [END_OF_TEXT]).save(vocabulary)
+    assert main(["data", "--source", str(source), "--out",
+                 str(tmp_path / "s"), "--tokenizer", str(vocabulary),
+                 "--piece-chars", "10", "--processes", "1"]) == 0
+    text = eval_command._text_of_shards(tmp_path / "s", "train", 50)
+    assert len(text) >= 50
 
 
 def test_a_limit_is_spread_over_the_file():
@@ -559,7 +653,13 @@ def test_bad_command_lines(run, capsys, tmp_path):
     assert "write 1 to 16" in line
     line = refused(capsys, "--run", run, "--context-length", 17)
     assert "built for 16" in line
-    assert "limit is 0" in refused(capsys, "--run", run, "--limit", 0)
+    for name in ("limit", "batch-size"):
+        line = refused(capsys, "--run", run, f"--{name}", 0)
+        assert f"{name.replace('-', '_')} is 0: write 1 or more" in line
+    for name, value in (("stride", 4), ("context-length", 8), ("part", "all")):
+        line = refused(capsys, "--run", run, "--on", "hellaswag",
+                       f"--{name}", value)
+        assert f"{name.replace('-', '_')} is for --on text" in line
     path = items_file(tmp_path, ROW, "no json")
     line = refused(capsys, "--run", run, "--on", "hellaswag", "--data", path)
     assert "items.jsonl, line 2 is no item" in line
