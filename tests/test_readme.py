@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -67,6 +68,42 @@ def test_commands_are_understood(page):
             known = "git cd pip nbdev_export nbdev_clean"
             assert program in known.split() + [".venv/Scripts/python"]
     assert seen >= 4
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/how_to_use.md"])
+def test_no_command_meets_the_run_of_course_py(page):
+    """`course.py train` comes first and leaves its run; none is refused."""
+    taken = {Path("runs", preset) for preset in ("pocket", "mini")}
+    out = [
+        parse_minigpt(arguments).out
+        for program, *arguments in commands(page)
+        if program == "minigpt" and arguments[0] == "train"
+    ]
+    assert len(out) == len({*out} - taken) >= 2
+
+
+def test_extras_that_pages_install_exist():
+    known = {key.removesuffix("_requirements") for key in SETTINGS}
+    for page in ("README.md", "book/how_to_use.md", "book/colab.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for extras in re.findall(r"minigpt-course\[([\w,]+)\]", text):
+            assert {*extras.split(",")} <= known, page
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_size_of_a_colab_run_can_be_changed(begun, monkeypatch):
+    """After a full memory the same cell goes on with smaller batches."""
+    text = (ROOT / "book/colab.md").read_text(encoding="utf-8")
+    (cell,) = re.findall(r"```ipython\n(.*?)```", text, re.S)
+    code, _, line = cell.rpartition("!minigpt")
+    monkeypatch.setattr(os.path, "exists", lambda path: begun)
+    names = {}
+    exec(code, names)
+    arguments = shlex.split(line.format(**names))
+    assert ("--resume" in arguments) == begun
+    arguments = [word for word in arguments if word != "--resume"]
+    train = parse_minigpt(arguments).train
+    assert train.batch_size * train.grad_accum == 512
 
 
 def test_table_of_commands():
