@@ -286,9 +286,9 @@ _LONG = (
     "--eval-tokens 1048576 --compile"
 )
 RUNS = {
-    "memorise": Run(
+    "memorize": Run(
         "minigpt train --preset gpt2 --data shakespeare --tokenizer gpt2 "
-        "--out runs/memorise --context-length 128 --batch-size 16 "
+        "--out runs/memorize --context-length 128 --batch-size 16 "
         "--schedule trapezoid --weight-decay 0 --max-steps 3900 "
         "--target-loss 0.1 --eval-every 100",
         3900 * 16 * 128,

@@ -34,11 +34,11 @@ PIECES = {
     "pretraining": "text to shards in MB/s, and what a batch costs",
     "memory": "peak memory against the plan: gpt2 on a GPU, else pocket",
     "gpt2-8gb": "GPT-2 124M trains within an 8 GB card (needs a GPU)",
-    "memorise": "GPT-2 learns Shakespeare by heart on a GPU; else pocket, a page",
+    "memorize": "GPT-2 learns Shakespeare by heart on a GPU; else pocket, a page",
 }
 
 COMMANDS = {
-    "memorise": RUNS["memorise"].command,
+    "memorize": RUNS["memorize"].command,
     "gpt2-8gb": "minigpt train --preset gpt2 --vram 8 --tokenizer gpt2 "
     "--out runs/gpt2-8gb --batch-size 32 --drop-rate 0.1 --max-steps 150 "
     "--warmup-steps 10 --eval-every 50",
@@ -147,7 +147,7 @@ def _best(rows: list[dict]) -> float:
     return min(row["loss"] for row in rows if row["kind"] == "val")
 
 
-def _memorise(options: Record, name: str) -> int:
+def _memorize(options: Record, name: str) -> int:
     """_train, where there is a GPU; else the pocket model on a page."""
     cuda = best_device() == "cuda"
     return _train(options, name) if cuda else _benchmark(options, name)
@@ -185,7 +185,7 @@ MAKE: dict[str, Callable[[Record, str], int]] = {
     "ladder": _ladder,
     "memory": _benchmark,
     "gpt2-8gb": _on_laptop,
-    "memorise": _memorise,
+    "memorize": _memorize,
     "recipe": _benchmark,
     "speed": _benchmark,
     "pretraining": _benchmark,

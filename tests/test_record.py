@@ -105,7 +105,7 @@ def test_other_pieces_are_made_by_their_own_code(shelf, monkeypatch):
     assert go(shelf, "--only", "recipe") == 2  # not in a wheel
 
 
-def test_without_a_gpu_a_page_is_memorised(shelf, monkeypatch):
+def test_without_a_gpu_a_page_is_memorized(shelf, monkeypatch):
     made = []
     monkeypatch.setattr(record, "best_device", lambda: "cpu")
     monkeypatch.setattr(
@@ -114,8 +114,8 @@ def test_without_a_gpu_a_page_is_memorised(shelf, monkeypatch):
         lambda command: made.append(command[1].name)
         or type("Done", (), {"returncode": 0}),
     )
-    assert go(shelf, "--only", "memorise") == 0
-    assert made == ["memorise.py"]
+    assert go(shelf, "--only", "memorize") == 0
+    assert made == ["memorize.py"]
     assert (record.PACKAGE.parent / "benchmarks" / made[0]).is_file()
 
 

@@ -1,10 +1,10 @@
 """How many steps it takes to learn a text by heart, and what that is worth.
 
-    python benchmarks/memorise.py             prints a table
-    python benchmarks/memorise.py --record    and keeps it in book/runs
+    python benchmarks/memorize.py             prints a table
+    python benchmarks/memorize.py --record    and keeps it in book/runs
 
 A page of tiny Shakespeare and the pocket model on one thread of a CPU; the
-size that people come for is `minigpt record --only memorise` on a GPU. Each
+size that people come for is `minigpt record --only memorize` on a GPU. Each
 way of training stops when the mean loss of ten batches is under 0.1, or
 after the steps that it is given. Both ends of the published way are kept:
 its optimizer and rate, and that the rate never falls.
@@ -93,12 +93,12 @@ def main(argv: list[str] | None = None) -> None:
         )
     if options.record:
         header = {
-            "command": "python benchmarks/memorise.py --record",
+            "command": "python benchmarks/memorize.py --record",
             **describe_machine("cpu"),
             "preset": "pocket",
             "tokens": len(ids[0]),
         }
-        print("wrote", write_record("memorise", header, found).name)
+        print("wrote", write_record("memorize", header, found).name)
 
 
 if __name__ == "__main__":
