@@ -100,12 +100,17 @@ class Plan:
 
 
 def fitted(
-    name: str, config: GPTConfig, train: TrainConfig, vram: float
+    name: str,
+    config: GPTConfig,
+    train: TrainConfig,
+    vram: float,
+    resumed: bool = False,
 ) -> TrainConfig:
     """The settings, changed so that they fit a card of that many GiB.
 
-    The windows of a step stay, and so does what differs from the default.
-    DoesNotFit, with the preset's name, if nothing fits.
+    The windows of a step stay, and so does what differs from the default,
+    and in a resumed run what its optimizer remembers in. DoesNotFit, with
+    the preset's name, if nothing fits.
     """
     usual = TrainConfig()
     fixed = {
@@ -113,6 +118,8 @@ def fitted(
         for key in ("checkpointing", "loss_chunk", "optimizer_state")
         if getattr(train, key) != getattr(usual, key)
     }
+    if resumed:
+        fixed["optimizer_state"] = train.optimizer_state
     if train.precision != "auto":
         fixed["precision"] = train.precision
     try:

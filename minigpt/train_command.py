@@ -172,7 +172,9 @@ class Train:
         train_ids, val_ids = self._ids(text, tokenizer)
         train = self.train
         if self.vram is not None:
-            train = fitted(self.preset, config, train, self.vram)
+            train = fitted(
+                self.preset, config, train, self.vram, self.resume
+            )
         torch.manual_seed(train.seed)  # the initial weights
         return Trainer(
             _build(config),

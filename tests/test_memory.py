@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt import GPT, PRESETS, GPTConfig, MuonAdamW, TrainConfig, Trainer
+from minigpt import (
+    GPT,
+    PRESETS,
+    GPTConfig,
+    MuonAdamW,
+    TrainConfig,
+    Trainer,
+    train_command,
+)
 from minigpt.cli import main
 from minigpt.memory import (
     CONTEXT_GIB,
@@ -603,6 +611,13 @@ def test_train_fits_itself_to_a_card(capsys, tmp_path, monkeypatch):
     assert train(words, tmp_path, monkeypatch) == 0
     assert "for 2 GiB: 1 x 64 windows, checkpointing none, loss all at once" \
         ", optimizer state fp32" in capsys.readouterr().out
+    asked = []
+    monkeypatch.setattr(
+        train_command, "fitted", lambda *a: asked.append(a) or fitted(*a)
+    )
+    words = ["train", "--out", "run", "--resume", "--vram", "2"]
+    assert train(words, tmp_path, monkeypatch) == 0
+    assert asked[0][-2:] == (2, True)  # resumed
     words = ["train", "--out", "no", "--vram", "1.2"]
     assert train(words, tmp_path, monkeypatch) == 2
     assert "minigpt: pocket does not fit" in capsys.readouterr().err
@@ -622,6 +637,15 @@ def test_fitting_keeps_the_windows_of_a_step_and_what_was_asked_for():
     sharp = replace(wanted, precision="fp32")
     less = fitted("gpt2", PRESETS["gpt2"], sharp, 8.0)
     assert less.precision == "fp32" and less.batch_size <= found.batch_size
+
+
+def test_a_resumed_run_keeps_what_its_optimizer_remembers_in():
+    wanted, gpt2 = TrainConfig(), PRESETS["gpt2"]
+    assert fitted("gpt2", gpt2, wanted, 3.8).optimizer_state == "bf16"
+    with pytest.raises(DoesNotFit, match="gpt2 does not fit.*may choose"):
+        fitted("gpt2", gpt2, wanted, 3.8, resumed=True)
+    found = fitted("gpt2", gpt2, wanted, 4.0, resumed=True)
+    assert found.optimizer_state == "fp32"
 
 
 def test_the_command_line_says_what_does_not_fit(capsys):
