@@ -262,7 +262,10 @@ class Muon(torch.optim.Optimizer):
             mean = self._mean(p, m)
             ahead.append(p.grad.lerp(mean, m))  # Nesterov's look ahead
         height = cols if rows == 3 * cols else rows
-        stack = torch.stack(ahead).view(-1, height, cols).to(self.dtype)
+        stack = torch.stack(ahead).view(-1, height, cols)
+        if self.dtype == torch.float16:  # whose smallest number is 6e-8
+            stack /= stack.norm(dim=(-2, -1), keepdim=True) + 1e-12
+        stack = stack.to(self.dtype)
         moves = orthogonalize(stack).view(-1, rows, cols)
         lr = group["lr"] * max(1, height / cols) ** 0.5
         for p, move in zip(params, moves):

@@ -216,6 +216,22 @@ def test_a_step_of_muon_is_its_formula(shape):
         torch.testing.assert_close(p.detach(), want, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [2e-7, 1.0, 1e6])
+def test_muon_moves_the_same_way_in_16_bits(dtype, size):
+    torch.manual_seed(0)
+    gradient = size * torch.randn(12, 32, 32).cumsum(-1)[0]
+
+    def moved(dtype):
+        p = torch.nn.Parameter(torch.zeros(32, 32))
+        p.grad = gradient.clone()
+        Muon([p], lr=1.0, dtype=dtype).step()
+        return p.detach()
+
+    exact, got = moved(torch.float32), moved(dtype)
+    assert (got - exact).norm() < 0.1 * exact.norm()
+
+
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (2, 9, 9)])
 def test_orthogonalize_keeps_directions_and_evens_out_sizes(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
