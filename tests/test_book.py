@@ -254,6 +254,23 @@ def test_intro_shows_what_was_recorded(site):
             assert sample["text"].strip().splitlines()[0] in text
 
 
+@each_chapter
+def test_a_chapter_takes_as_long_as_it_says(site, page):
+    number = int(page.removeprefix("nbs/")[:2])
+    (measured,) = [
+        row["seconds"]
+        for row in load_record("runtimes")[1]
+        if row["chapter"].startswith(f"{number} ")
+    ]
+    (said,) = [
+        cells[1].get_text()
+        for cells in (r.select("td") for r in article(site, page).select("tr"))
+        if cells and "the whole chapter" in cells[0].get_text()
+    ]
+    (said,) = re.findall(r"about (\d+) s", said)
+    assert abs(int(said) - measured) <= 5
+
+
 def test_no_chapter_takes_longer_than_the_intro_says():
     text = (ROOT / "book/intro.md").read_text(encoding="utf-8")
     assert "in about a minute or less" in text
