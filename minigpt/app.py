@@ -87,6 +87,8 @@ TO_CURSOR = """(text, ...rest) => {
 def _gradio():
     """The library; ValueError that says how to get it."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # nor is what visitors write kept in their browsers
+    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
     try:
         import gradio
     except ImportError:
@@ -96,14 +98,29 @@ def _gradio():
     return gradio
 
 
+def _number(kind: type, value, name: str) -> float:
+    """ValueError if a field is empty or holds no number."""
+    try:
+        return kind(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"{name} is no number: write one") from None
+
+
 def _sampler(temperature, top_k, top_p, min_p) -> Sampler:
     """The settings of the sliders, whose ends mean off."""
+    top_p = _number(float, top_p, "top-p")
     return Sampler(
-        temperature=float(temperature),
-        top_k=int(top_k) or None,
-        top_p=float(top_p) if top_p < 1 else None,
-        min_p=float(min_p) or None,
+        temperature=_number(float, temperature, "temperature"),
+        top_k=_number(int, top_k, "top-k") or None,
+        top_p=None if top_p == 1 else top_p,
+        min_p=_number(float, min_p, "min-p") or None,
     )
+
+
+def _text(typed: str | None) -> str:
+    """What was typed; half a surrogate pair, which no answer can hold, is
+    a question mark."""
+    return (typed or "").encode("utf-8", "replace").decode()
 
 
 def build(studio: Studio):
@@ -157,7 +174,9 @@ def build(studio: Studio):
             [page.load, layer.change, prompt.change], heads[1], [prompt, layer],
             heads[0], api_visibility="private", **looks,
         )
-    return page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+    return page.queue(
+        max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False
+    )
 
 
 def _title(studio: Studio) -> str:
@@ -239,14 +258,16 @@ def _writer(gr, studio: Studio):
         none = [gr.skip()] * MAX_SAMPLES
         try:
             wish = Wish(
-                prompt or "", _sampler(temperature, top_k, top_p, min_p),
-                int(length), int(samples), int(seed or 0),
+                _text(prompt), _sampler(temperature, top_k, top_p, min_p),
+                _number(int, length, "tokens"),
+                _number(int, samples, "samples"),
+                _number(int, seed, "seed"),
             )
             begun = wish.prompt
             for written in studio.write(wish):
                 full = [begun + text for text in written]
                 yield [gr.update(visible=False), *_shown(gr, full)]
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             yield [gr.update(value=str(error), visible=True), *none]
 
     return write
@@ -260,9 +281,9 @@ def _shown(gr, texts: list[str]) -> list:
 
 def _chart(gr, studio: Studio):
     def chart(prompt, temperature, top_k, top_p, min_p) -> dict[str, float]:
-        sampler = _sampler(temperature, top_k, top_p, min_p)
         try:
-            return studio.next_tokens(prompt or "", sampler)
+            sampler = _sampler(temperature, top_k, top_p, min_p)
+            return studio.next_tokens(_text(prompt), sampler)
         except ValueError:  # the status line says it when Write is pressed
             return {}
 
@@ -283,7 +304,8 @@ def _attention_tab(gr, studio: Studio):
 
     def draw(text, number):
         try:
-            return _heads(*studio.attention(text or "", int(number)))
+            layer = _number(int, number, "layer")
+            return _heads(*studio.attention(_text(text), layer))
         except ValueError:
             return None
 
@@ -306,7 +328,7 @@ def _heads(labels, maps):
         ax.set_xticks([])
         few = len(labels) <= 16 and number % columns == 0
         ax.set_yticks(range(len(labels)) if few else [],
-                      labels if few else [])
+                      labels if few else [], parse_math=False)
     return figure
 
 
@@ -373,7 +395,7 @@ def serve(
     page.launch(
         share=share, server_name=host, server_port=port, quiet=True,
         prevent_thread_lock=not block, show_error=False, ssr_mode=False,
-        footer_links=[], css=CSS, head=HEAD,
+        footer_links=[], css=CSS, head=HEAD, max_file_size=1,
         theme=_theme(gr),
     )
     return page

@@ -53,8 +53,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"cannot write {path} ({error.strerror}): free some space or "
-            "choose a folder that can be written"
+            f"cannot write {path} ({error.strerror or error}): free some "
+            "space or choose a folder that can be written"
         ) from error
 
 
@@ -85,7 +85,7 @@ def _lock(fcntl, handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise RunError(
-            f"another training is at work in {folder}: wait for it, or "
+            f"another minigpt is at work in {folder}: wait for it, or "
             "choose another folder"
         ) from None
     except OSError:  # some network drives have no locks

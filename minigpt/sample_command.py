@@ -12,8 +12,7 @@ import tyro
 
 from minigpt.hardware import check_device
 from minigpt.sampling import Sampler, complete, stream, to_int8
-from minigpt.sharing import load_any
-from minigpt.studio import first_text
+from minigpt.sharing import first_text, load_any
 from minigpt.text import CharTokenizer, best_device
 from minigpt.tokenizer import Tokenizer
 

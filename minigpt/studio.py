@@ -6,6 +6,7 @@ turns, one token each, so that nobody waits for another's text to end.
 """
 
 import contextlib
+import os
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -18,15 +19,15 @@ from torch import Tensor, nn
 
 from minigpt.bigram import evaluating
 from minigpt.figures import visible
-from minigpt.runfolder import RunError, read_log
+from minigpt.runfolder import RunError
 from minigpt.sampling import Sampler, stream
-from minigpt.sharing import MARK, load_any, run_facts
-from minigpt.space import MODEL
+from minigpt.sharing import first_text, load_any, loss_rows, run_facts
 from minigpt.text import CharTokenizer
 
 MAX_PROMPT = 2_000  # characters
 MAX_TOKENS = 1_000
 MAX_SAMPLES = 4
+MAX_SEED = 10**15  # a browser counts these exactly
 SHOWN = 10  # tokens in the chart
 HEAT = 32  # tokens in a heat map
 # What is told of a model beside its shape: the key in its run's facts, how
@@ -107,8 +108,8 @@ class Studio:
         for what, value, most in bounds:
             if not 1 <= value <= most:
                 raise ValueError(f"{value} {what}: choose 1 to {most}")
-        if not 0 <= wish.seed < 2**63:
-            raise ValueError(f"seed {wish.seed}: choose 0 or more")
+        if not 0 <= wish.seed <= MAX_SEED:
+            raise ValueError(f"seed {wish.seed}: choose 0 to {MAX_SEED:,}")
         self.encode(wish.prompt)
 
     def encode(self, text: str) -> Tensor:
@@ -119,6 +120,8 @@ class Studio:
                 f"the prompt has {len(text):,} characters: shorten it to "
                 f"{MAX_PROMPT:,}"
             )
+        if isinstance(self.tokenizer, CharTokenizer):
+            refuse_unknown(text, self.tokenizer.chars)
         ids = self.tokenizer.encode(text or self.first)
         return torch.tensor([ids], device=self._device)  # (1, T)
 
@@ -169,7 +172,7 @@ class Studio:
     def _streams(self, wish: Wish) -> Iterator[Iterator[str]]:
         for number in range(wish.num_samples):
             dice = torch.Generator(self._device)
-            dice.manual_seed((wish.seed + number) % 2**63)
+            dice.manual_seed(wish.seed + number)
             yield stream(
                 self.model, self.tokenizer, wish.prompt or self.first,
                 wish.num_tokens, sampler=wish.sampler, generator=dice,
@@ -247,26 +250,25 @@ def open_studio(run: str, device: str) -> Studio:
 
     RunError or WeightsError if there is no model in it.
     """
-    inside = Path(run) / MODEL
-    is_space = (Path(run) / MARK).is_file() and inside.is_dir()
-    model, tokenizer = load_any(inside if is_space else run, device)
-    log = Path(run) / "log.jsonl"
-    told, rows = {}, []
+    model, tokenizer = load_any(run, device)
     try:
-        told = run_facts(run)
-        if log.exists():
-            _, rows = read_log(log)
+        told, rows = run_facts(run), loss_rows(run)
     except RunError:  # the weights are sound: show them without a curve
         told, rows = {}, []
-    name = told.get("name") or Path(run).resolve().name
+    name = told.get("name") or Path(os.path.abspath(run)).name
     return Studio(model, tokenizer, name, told, tuple(rows))
 
 
-def first_text(tokenizer) -> str:
-    """What to begin a text with: a newline, if the model knows it."""
-    if not isinstance(tokenizer, CharTokenizer):
-        return "\n"
-    return "\n" if "\n" in tokenizer.chars else tokenizer.chars[0]
+def refuse_unknown(text: str, chars: str) -> None:
+    """ValueError that tells somebody who only sees the page what to do."""
+    unknown = sorted(set(text) - set(chars), key=text.index)
+    if unknown:
+        first = " ".join(map(repr, unknown[:5]))
+        more = " …" if len(unknown) > 5 else ""
+        raise ValueError(
+            f"this model knows only the {len(chars)} characters of the text "
+            f"it was trained on: take {first}{more} out of the prompt"
+        )
 
 
 def examples(tokenizer) -> list[str]:

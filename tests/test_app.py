@@ -68,11 +68,64 @@ def test_eight_at_once_are_all_served(page):
 @pytest.mark.parametrize(("changes", "words"), [
     ({"prompt": "o" * 100_000}, "shorten it to 2,000"),
     ({"prompt": "to be \N{OCTOPUS}"}, "\N{OCTOPUS}"),
-    ({"seed": 2**63}, "choose 0 or more"),
+    ({"seed": 10**30}, "choose 0 to 1,000,000,000,000,000"),
+    ({"length": None}, "tokens is no number: write one"),
+    ({"samples": None}, "samples is no number"),
+    ({"seed": None}, "seed is no number"),
 ])
 def test_what_cannot_be_written_is_said_in_the_status(client, changes, words):
     status, texts = write(client, **changes)
     assert words in status and not texts
+
+
+@pytest.mark.parametrize(("knobs", "words"), [
+    ((float("nan"), 0, 1, 0), "temperature is nan"),
+    ((1, float("nan"), 1, 0), "top-k is no number"),
+    ((1, 0, float("nan"), 0), "top_p is nan"),
+    ((1, 0, 1, float("nan")), "min_p is nan"),
+])
+def test_no_number_is_no_setting(tiny_run, knobs, words):
+    """What JSON cannot say, Python's JSON does."""
+    import gradio
+
+    studio = app.open_studio(str(tiny_run), "cpu")
+    *_, (status, *_) = app._writer(gradio, studio)("to", *knobs, 5, 1, 1)
+    assert words in status["value"] and status["visible"]
+    assert app._chart(gradio, studio)("to", *knobs) == {}
+
+
+def test_half_a_surrogate_pair_is_a_question_mark(tiny_run):
+    assert app._text("a\ud800b\N{OCTOPUS}") == "a?b\N{OCTOPUS}"
+    assert app._text(None) == ""
+
+
+def test_a_formula_in_the_prompt_is_no_formula():
+    import io
+
+    import torch
+
+    figure = app._heads(["$$", "\\frac{", "$"], torch.eye(3)[None])
+    figure.savefig(io.BytesIO())
+    shown = [x.get_text() for x in figure.axes[0].get_yticklabels()]
+    assert shown == ["$$", "\\frac{", "$"]
+
+
+def test_the_server_gives_and_takes_nothing_else(page, tiny_run):
+    """No files of this machine, no uploads, no way round the queue."""
+    import httpx
+
+    base = f"{page.local_url}gradio_api"
+    for path in ("/etc/passwd", f"{tiny_run}/config.json", "setup.py"):
+        assert httpx.get(f"{base}/file={path}").status_code in (403, 404)
+    sent = httpx.post(f"{base}/upload", files={"files": ("x", b"12345")})
+    assert sent.status_code == 413
+    asked = {"data": ["to", *KNOBS, 1000, 4, 1], "session_hash": "x"}
+    for way in ("run", "api"):
+        answer = httpx.post(f"{base}/{way}/write", json=asked)
+        assert answer.status_code == 404
+    assert httpx.get(f"{base}/runs").status_code == 404  # no history
+    told = httpx.get(f"{page.local_url}config").text
+    assert str(tiny_run) not in told and "someone" not in told
 
 
 @pytest.mark.parametrize(

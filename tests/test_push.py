@@ -11,6 +11,7 @@ import re
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -194,6 +195,23 @@ def test_a_space_becomes_a_space(hub, folder, tmp_path):
     assert b"sdk: gradio" in arrived["README.md"]
 
 
+def test_only_what_export_wrote_is_uploaded(hub, folder, tmp_path):
+    out = export(folder, "safetensors", tmp_path / "out")
+    (out / ".env").write_text("KEY=1")
+    (out / "minigpt" / "__pycache__").mkdir(parents=True)
+    (out / "minigpt" / "__pycache__" / "app.pyc").write_bytes(b"")
+    push_to_hub(out, "me/only", token=GOOD)
+    assert set(hub.repos["me/only"]) == {
+        *("config.json", "model.safetensors", "tokenizer.json"),
+        *("README.md", MARK),
+    }
+
+
+def test_a_token_with_a_line_break_at_its_end(hub, folder):
+    push_to_hub(folder, "me/mine", token=f" {GOOD}\n")
+    assert MARK in hub.repos["me/mine"]
+
+
 # ---------------------------------------------------------------- bad input
 def refusal(folder, token=None, repo="me/mine"):
     with pytest.raises(ExportError) as caught:
@@ -249,7 +267,58 @@ def test_a_server_that_breaks(folder, hub):
     assert "me/mine was not uploaded" in refusal(folder, GOOD)
 
 
-@pytest.mark.parametrize("repo", ["mine", "", "a/b/c", "me/my model"])
+@pytest.mark.parametrize("token", [
+    "hf_go od", "hf_g\N{LATIN SMALL LETTER O WITH DIAERESIS}d",
+    f"{GOOD}\r\nX-Evil: 1", "hf_\0",
+])
+def test_a_token_that_no_header_can_hold(hub, folder, token):
+    message = refusal(folder, token)
+    assert "holds a character that no token has" in message
+    assert token[:5] not in message and hub.asked == []
+
+
+def test_a_blank_token_is_none(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "  ")
+    assert "there is no access token" in refusal(folder)
+
+
+def test_no_form_of_the_token_is_told(hub, folder, monkeypatch):
+    """A server may send it back, in any of the forms in which it travels."""
+    token = "hf_good/good+good"
+    basic = base64.b64encode(token.encode()).decode()
+    forms = (token, quote(token, safe=""), basic)
+    for form in forms:
+        def create(*_, form=form, **__):
+            raise RuntimeError(f"wrong {form}, no?\nmore {form}")
+
+        monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create)
+        assert "(wrong ***, no?)" in refusal(folder, token)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder",
+                        lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo",
+                        lambda *_, **__: f"https://hub/me?key={token}")
+    told = push_to_hub(folder, "me/mine", token=token)
+    assert told == "https://hub/me?key=***"
+
+
+def test_a_password_in_the_address_of_the_hub(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9")
+    message = refusal(folder, GOOD)
+    assert "http://***@127.0.0.1:9" in message and "secret" not in message
+
+
+def test_a_long_answer_is_cut(hub, folder, monkeypatch):
+    def create(*_, **__):
+        raise RuntimeError("x" * 10_000)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create)
+    assert len(refusal(folder, GOOD)) < 500
+
+
+@pytest.mark.parametrize("repo", [
+    *("mine", "", "a/b/c", "me/my model", "../..", "me/-x", "me/x\n"),
+    *("/x", "me/", "me/" + "x" * 200),
+])
 def test_a_repository_is_user_and_name(hub, folder, repo):
     assert "write user/name" in refusal(folder, GOOD, repo)
     assert hub.asked == []
@@ -257,6 +326,8 @@ def test_a_repository_is_user_and_name(hub, folder, repo):
 
 def test_only_exports_are_pushed(hub, tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
+    assert "is no export" in refusal(tmp_path, GOOD)
+    (tmp_path / MARK).write_text("{}")
     assert "is no export" in refusal(tmp_path, GOOD)
     assert hub.asked == []
 

@@ -477,7 +477,7 @@ def test_two_trainings_never_share_a_folder(tmp_path, whole):
 
     def intrude(_):
         for start in (resumed, lambda folder: trainer(folder).fit()):
-            with pytest.raises(RunError, match="another training is at work"):
+            with pytest.raises(RunError, match="another minigpt is at work"):
                 start(folder)
             said.append(start)
 

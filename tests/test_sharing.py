@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy
 import pytest
@@ -28,18 +29,22 @@ from minigpt import (
 from minigpt.cli import main
 from minigpt.gpt2 import CONV1D, WeightsError
 from minigpt.model import PRESETS
-from minigpt.runfolder import RunError, TrainingError
+from minigpt.runfolder import RunError, TrainingError, read_log
 from minigpt.sharing import (
     FORMATS,
+    LOSSES,
     MARK,
     OURS,
+    POINTS,
     ExportError,
     OnnxGPT,
+    base_name,
     export,
     gguf_name,
     hf_byte_pairs,
     hf_characters,
     load_any,
+    loss_rows,
     need,
     new_folder,
     run_facts,
@@ -140,7 +145,7 @@ def test_safetensors_comes_back_the_same(runs, kind, tmp_path):
     assert its_tokenizer.encode(TEXT) == tokenizer.encode(TEXT)
     assert files(out) == {
         *("config.json", "model.safetensors", "tokenizer.json"),
-        *("README.md", MARK),
+        *("README.md", MARK, LOSSES),
     }
 
 
@@ -446,6 +451,142 @@ def test_the_code_on_the_card_runs(runs, to, tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out) >= 20
 
 
+@pytest.mark.parametrize("to", ["safetensors", "huggingface", "onnx"])
+def test_the_code_of_any_name_and_model_runs(
+    to, tmp_path, monkeypatch, capsys
+):
+    """No newline, no A, a context of 8, a name that is no plain word."""
+    source = save_gpt2(GPT(GPTConfig(4, 8, 16, 2, 1)), tmp_path / "source")
+    CharTokenizer("bcd\\").save(source / OURS)
+    name = "a\"b' $HOME\nFOLDER"
+    out = export(source, to, tmp_path / name)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "\n# source\n" in card
+    section = card.split("## Use\n")[1].split("\n## ")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)
+    exec("\n".join(line[4:] for line in section.splitlines()), {})
+    assert len(capsys.readouterr().out) > 8
+
+
+def test_the_words_for_llama_are_for_a_shell(tmp_path):
+    import shlex
+
+    pytest.importorskip("gguf")
+    source = save_gpt2(GPT(GPTConfig(4, 8, 16, 2, 1)), tmp_path / "source")
+    CharTokenizer("bcd\n").save(source / OURS)
+    out = export(source, "gguf", tmp_path / "my model")
+    card = (out / "README.md").read_text(encoding="utf-8")
+    (line,) = (x for x in card.splitlines() if "llama-completion" in x)
+    words = shlex.split(line)
+    assert words[2] == "my model/model.gguf"
+    assert words[-1] == "d"  # it knows no A
+
+
+@pytest.mark.parametrize(("data", "name"), [
+    ("shakespeare", "shakespeare"),
+    ("/home/me/secret/plays.txt", "plays.txt"),
+    ("C:\\secret\\plays.txt", "plays.txt"),
+    ("what?.txt", "what?.txt"),
+    ("https://host.org/secret/plays.txt?token=hf_key#part", "plays.txt"),
+    ("https://me:hf_key@host.org", "host.org"),
+    ("https://me:hf_key@host.org/?token=hf_key", "host.org"),
+    ("shards/", "shards"),
+])
+def test_of_a_text_only_its_name_is_told(data, name):
+    assert base_name(data) == name
+
+
+@pytest.mark.parametrize("row", [
+    {"step": 1},
+    {"step": 1, "kind": ["train"]},
+    {"step": 1, "kind": "train"},
+    {"step": 1, "kind": "train", "loss": "low", "lr": 1},
+    {"step": 1, "kind": "val", "loss": None},
+    {"step": 1, "kind": "val", "loss": float("nan")},
+    {"step": 1, "kind": "sample"},
+    {"step": 1, "kind": "sample", "text": 5},
+    {"step": 1, "kind": "sample", "text": "half \ud800"},
+])
+def test_a_log_with_odd_rows(runs, row, tmp_path):
+    source = shutil.copytree(runs("char"), tmp_path / "run")
+    header = (source / "log.jsonl").read_text().splitlines()[0]
+    good = {"step": 2, "kind": "val", "loss": 2.5}
+    lines = (header, json.dumps(good), json.dumps(row))
+    (source / "log.jsonl").write_text("".join(f"{x}\n" for x in lines))
+    out = export(source, "safetensors", tmp_path / "out")
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| Best validation loss | 2.500 |" in card
+    assert "Training loss" not in card
+    assert loss_rows(out) == loss_rows(source)
+    assert loss_rows(out)[0] == {"kind": "val", "step": 2, "loss": 2.5}
+
+
+@pytest.mark.parametrize("mark", [
+    "", "[]", "5", "[" * 100_000, '{"facts": {}}',
+    '{"format": "x", "facts": [], "files": []}',
+    '{"format": "x", "facts": {}, "files": 5}',
+])
+def test_a_damaged_mark_is_none(runs, mark, tmp_path):
+    """The folder tells its story itself, and force does not touch it."""
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    (out / MARK).write_text(mark)
+    assert run_facts(out)["name"] == "out"
+    with pytest.raises(ExportError, match="is no earlier export"):
+        export(runs("char"), "safetensors", out, force=True)
+
+
+def test_a_mark_from_elsewhere_is_not_believed(runs, tmp_path):
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    facts = {
+        **{"val_loss": "low", "tokens": [1], "seconds": True, "sample": 7},
+        **{"step": float("inf"), "precision": "fp99", "command": "rm -r /"},
+        **{"name": "a\n---\nb: c", "data": "ok", "params": 3},
+    }
+    mark = json.loads((out / MARK).read_text()) | {"facts": facts}
+    (out / MARK).write_text(json.dumps(mark))
+    assert run_facts(out) == {
+        "name": "a\n---\nb: c", "data": "ok", "params": 3
+    }
+    again = export(out, "safetensors", tmp_path / "again")
+    card = (again / "README.md").read_text(encoding="utf-8")
+    assert "\n# a --- b: c\n" in card and "| Trained on | ok |" in card
+    load_run(again)
+
+
+def test_the_loss_curve_goes_along(runs, tmp_path, monkeypatch):
+    curve = loss_rows(runs("char"))
+    _, rows = read_log(runs("char") / "log.jsonl")
+    kept = [row for row in rows if row["kind"] in ("train", "val")]
+    assert [(row["kind"], row["step"], row["loss"]) for row in curve] == [
+        (row["kind"], row["step"], row["loss"]) for row in kept
+    ]
+    assert all("lr" in row for row in curve if row["kind"] == "train")
+    first = export(runs("char"), "huggingface", tmp_path / "first")
+    second = export(first, "safetensors", tmp_path / "second")
+    assert loss_rows(second) == loss_rows(first) == curve
+    assert set().union(*curve) == {"kind", "step", "loss", "lr"}
+    monkeypatch.setattr("minigpt.sharing.POINTS", 1)
+    assert [row["kind"] for row in loss_rows(first)] == ["train", "val"]
+    assert POINTS >= 100
+
+
+def test_a_space_is_a_model_too_and_a_gguf_is_not(runs, tmp_path):
+    for package in ("gguf", "gradio"):
+        pytest.importorskip(package)
+    out = export(runs("char"), "space", tmp_path / "space")
+    again, _ = load_any(out)
+    model, _ = load_run(runs("char"))
+    assert torch.equal(again.wte.weight, model.wte.weight)
+    back = export(out, "safetensors", tmp_path / "back")
+    assert run_facts(back) == run_facts(runs("char"))
+    assert loss_rows(back) == loss_rows(runs("char"))
+    other = export(runs("char"), "gguf", tmp_path / "gguf")
+    for use in (load_any, lambda run: export(run, "onnx", tmp_path / "no")):
+        with pytest.raises(RunError, match="GGUF file, which is for llama"):
+            use(other)
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_no_paths_and_no_command_line_get_out(runs, to, tmp_path):
     if to == "space":
@@ -483,6 +624,13 @@ def test_an_official_model(monkeypatch, tmp_path):
     out = export("gpt2", "huggingface", tmp_path / "out")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card and "| Trained on | gpt2 |" in card
+    again = export(out, "safetensors", tmp_path / "again")
+    assert "license: mit" in (again / "README.md").read_text("utf-8")
+    # a folder goes before a name, and its licence is not OpenAI's
+    monkeypatch.chdir(tmp_path)
+    save_gpt2(GPT(small), tmp_path / "gpt2")
+    own = export("gpt2", "huggingface", tmp_path / "own")
+    assert "license: unknown" in (own / "README.md").read_text("utf-8")
 
 
 # ---------------------------------------------------------------- bad input
@@ -552,7 +700,7 @@ def test_nothing_is_overwritten(runs, tmp_path):
     assert files(tmp_path / "folder") == {"mine"}
     with pytest.raises(ExportError, match="replaces nothing else"):
         export(runs("char"), "safetensors", runs("char"), force=True)
-    with pytest.raises(ExportError, match="name is empty"):
+    with pytest.raises(ExportError, match="has no name"):
         export(runs("char"), "safetensors", "")
 
 
@@ -563,6 +711,103 @@ def test_force_replaces_an_export(runs, tmp_path):
     export(runs("char"), "huggingface", out, force=True)
     assert json.loads((out / MARK).read_text())["format"] == "huggingface"
     assert files(tmp_path) == {"out"}
+
+
+def test_force_spares_what_somebody_put_there(runs, tmp_path):
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    (out / "sub").mkdir()
+    for name in ("notes.txt", ".git", "sub/run"):
+        (out / name).write_text("mine")
+        with pytest.raises(ExportError, match=f"also holds {name}, which no"):
+            export(runs("char"), "safetensors", out, force=True)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    (out / "link").symlink_to(runs("char"))
+    with pytest.raises(ExportError, match="also holds link"):
+        export(runs("char"), "safetensors", out, force=True)
+    (out / "link").unlink()
+    cache = out / "minigpt" / "__pycache__"  # Python's own, if it ran
+    cache.mkdir(parents=True)
+    (cache / "app.pyc").write_bytes(b"")
+    export(runs("char"), "safetensors", out, force=True)
+    assert not cache.exists()
+
+
+def test_a_folder_that_came_meanwhile_stays(tmp_path):
+    with pytest.raises(ExportError, match="exists"):
+        with new_folder(tmp_path / "out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "mine").write_text("mine")
+    assert files(tmp_path / "out") == {"mine"}
+    assert files(tmp_path) == {"out"}
+
+
+def test_two_at_once_to_one_place(tmp_path):
+    pytest.importorskip("fcntl", reason="Windows keeps nobody out")
+    with new_folder(tmp_path / "out") as part:
+        (part / "first").write_text("")
+        with pytest.raises(RunError, match="at work in .*out.export: wait"):
+            with new_folder(tmp_path / "out"):
+                pass
+    assert files(tmp_path) == {"out"} and files(tmp_path / "out") == {"first"}
+
+
+def test_ctrl_c_between_the_two_renames(runs, tmp_path, monkeypatch):
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    real = os.replace
+
+    def replace(source, target):
+        if str(target) == str(out) and source.name == "new":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr("minigpt.sharing.os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        export(runs("char"), "huggingface", out, force=True)
+    load_run(out)
+    assert files(tmp_path) == {"out"}
+
+
+def test_what_a_killed_export_left_is_cleared_up(runs, tmp_path):
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    left = tmp_path / ".out.export"
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "half").write_text("half")
+    os.replace(out, left / "old")  # killed between the two renames
+    with pytest.raises(ExportError, match="exists: name a new folder"):
+        export(runs("char"), "safetensors", out)
+    load_run(out)
+    assert files(tmp_path) == {"out"}
+    (left / "old").mkdir(parents=True)  # killed while it tidied up
+    (left / "old" / "README.md").write_text("the one before")
+    export(runs("char"), "safetensors", out, force=True)
+    load_run(out)
+    assert files(tmp_path) == {"out"}
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(
+        os.fstat(number).st_ino))
+    with new_folder(tmp_path / "out") as part:
+        (part / "deep").mkdir()
+        for name in ("a", "deep/b"):
+            (part / name).write_text(name)
+        inodes = {x.stat().st_ino for x in part.rglob("*") if x.is_file()}
+        assert not (tmp_path / "out").exists()
+    assert set(synced) == inodes
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, tmp_path):
+    model = GPT(GPTConfig(4, 8, 16, 2, 1))
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight[3, 4] = value
+    source = save_gpt2(model, tmp_path / "source")
+    CharTokenizer("abcd").save(source / OURS)
+    with pytest.raises(ExportError, match=r"h.0.mlp.c_fc.weight .* no number"):
+        export(source, "safetensors", tmp_path / "out")
+    assert files(tmp_path) == {"source"}
 
 
 def test_what_force_would_replace_stays_until_the_end(runs, tmp_path):
@@ -584,6 +829,29 @@ def test_a_full_disk_is_one_sentence(runs, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="No space left .* free some"):
         export(runs("char"), "safetensors", tmp_path / "deep" / "out")
     assert files(tmp_path / "deep") == set()
+
+
+@pytest.mark.parametrize(("to", "name"), [
+    ("safetensors", "safetensors.torch.save_file"),
+    ("onnx", "onnxruntime.InferenceSession"),
+    ("onnx", "onnxruntime.quantization.quantize_dynamic"),
+    ("gguf", "gguf.GGUFWriter.write_tensors_to_file"),
+])
+def test_a_full_disk_in_the_words_of_a_library(
+    runs, to, name, tmp_path, monkeypatch
+):
+    """They raise what they like, with more than one line."""
+    pytest.importorskip(name.partition(".")[0])
+
+    def full(*_, **__):
+        if to == "gguf":  # as numpy does: no number, no strerror
+            raise OSError("disk full\nmore")
+        raise RuntimeError("disk full\nmore")
+
+    monkeypatch.setattr(name, full)
+    with pytest.raises(TrainingError, match="cannot write .*disk full"):
+        export(runs("char"), to, tmp_path / "out", int8=to == "onnx")
+    assert files(tmp_path) == set()
 
 
 def test_a_missing_package_is_one_sentence():

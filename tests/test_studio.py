@@ -1,5 +1,6 @@
 """What the app's studio writes, for one and for several at once."""
 
+import json
 import os
 import shutil
 import threading
@@ -129,9 +130,11 @@ def test_an_error_while_writing_reaches_the_reader(studio):
     ({"tokens": 1001}, "1001 tokens"),
     ({"samples": 5}, "5 samples: choose 1 to 4"),
     ({"seed": -1}, "seed -1"),
-    ({"seed": 2**63}, "seed"),
+    ({"seed": 10**30}, "choose 0 to 1,000,000,000,000,000"),
     ({"prompt": "o" * 100_000}, "100,000 characters: shorten it to 2,000"),
-    ({"prompt": "to be \N{OCTOPUS}"}, "\N{OCTOPUS}"),
+    ({"prompt": "\N{OCTOPUS}ab\N{OCTOPUS}"},
+     "characters .* trained on: take '\N{OCTOPUS}' out of the prompt$"),
+    ({"prompt": "67 be 98%5\0"}, "take '6' '7' '9' '8' '%' … out of"),
 ])
 def test_what_cannot_be_written_is_one_sentence(studio, changes, words):
     before = threading.active_count()
@@ -214,6 +217,21 @@ def test_a_damaged_log_costs_the_curve_alone(tiny_run, tmp_path):
     assert without.rows == () and without.told["data"] == "plays.txt"
 
 
+def test_a_log_that_lacks_numbers_draws_what_it_has(tiny_run, tmp_path):
+    from minigpt.app import _facts
+
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    lines = (copy / "log.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row, lost in zip(rows[1:], ("loss", "lr", "kind")):
+        row.pop(lost, None)
+    (copy / "log.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows))
+    studio = open_studio(str(copy), "cpu")
+    assert 0 < len(studio.rows) < len(rows) - 1
+    assert "data:image/png" in _facts(studio)
+
+
 def test_no_model_no_studio(tiny_run, tmp_path):
     with pytest.raises(RunError, match="no run"):
         open_studio(str(tmp_path / "nothing"), "cpu")
@@ -255,6 +273,7 @@ def test_an_export_opens_and_keeps_its_facts(tiny_run, tmp_path, studio, to):
     opened = open_studio(str(out), "cpu")
     assert last(opened.write(wish())) == last(studio.write(wish()))
     assert set(opened.facts()[1:]) == set(studio.facts()[1:])
+    assert len(opened.rows) > 2 and opened.rows == studio.rows
 
 
 def test_an_official_model_opens_by_its_name(monkeypatch, tmp_path):
