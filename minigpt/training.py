@@ -13,6 +13,7 @@ import contextlib
 import math
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -188,6 +189,7 @@ def make_optimizer(
     """Muon + AdamW, or AdamW alone with weight decay on matrices only."""
     c = config
     betas = (c.beta1, c.beta2)
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     muon, adamw = _optimizers(c.optimizer_state)
     if c.optimizer == "muon":
         return MuonAdamW(
@@ -196,7 +198,7 @@ def make_optimizer(
             lr=c.learning_rate,
             betas=betas,
             weight_decay=c.weight_decay,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            dtype=halves.get(precision, torch.float32),
             kinds=(muon, adamw),
         )
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -236,15 +238,17 @@ def fast_matmuls(device: str) -> Iterator[None]:
 def choose_compile(wanted: bool, device: str) -> tuple[bool, str]:
     """Whether torch.compile can be used, and the reason if not."""
     kind = torch.device(device).type
-    compilers = ("c++", "g++", "clang++", "cl")
     if not wanted:
         return False, "not asked for"
     if kind == "mps":
         return False, "torch.compile is not ready for mps"
     if kind == "cuda" and find_spec("triton") is None:
         return False, "torch.compile needs Triton, which Windows lacks"
-    if kind == "cpu" and not any(map(shutil.which, compilers)):
-        return False, "torch.compile needs a C++ compiler, none was found"
+    compilers = "g++ c++ clang++ cl" if kind == "cpu" else "gcc clang"
+    bundled = kind == "cuda" and sys.platform == "win32"  # in its Triton
+    if not (bundled or any(map(shutil.which, compilers.split()))):
+        first = compilers.split()[0]
+        return False, f"torch.compile needs a compiler, such as {first}"
     return True, "as asked for"
 
 # %% ../nbs/07_training.ipynb #savememory

@@ -353,9 +353,21 @@ def test_compile_is_off_where_it_cannot_work(monkeypatch):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     assert "Triton" in choose_compile(True, "cuda")[1]
     monkeypatch.setattr(training.shutil, "which", lambda name: None)
-    assert "C++" in choose_compile(True, "cpu")[1]
+    assert "such as g++" in choose_compile(True, "cpu")[1]
+    monkeypatch.setattr(training, "find_spec", lambda name: name)
+    monkeypatch.setattr(training.sys, "platform", "linux")
+    assert "such as gcc" in choose_compile(True, "cuda")[1]
+    monkeypatch.setattr(training.sys, "platform", "win32")
+    assert choose_compile(True, "cuda") == (True, "as asked for")
     monkeypatch.setattr(training.shutil, "which", lambda name: name)
     assert choose_compile(True, "cpu") == (True, "as asked for")
+
+
+def test_muon_works_in_the_precision_of_the_run():
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    for precision, dtype in (kinds | {"fp16": torch.float16}).items():
+        muon, _ = make_optimizer(tiny(), settings(), precision).parts
+        assert muon.dtype == dtype
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
