@@ -1,5 +1,10 @@
 __version__ = "0.1.0"
 
+import warnings
+
+# A notebook without ipywidgets gets tqdm's plain bars; that is no news.
+warnings.filterwarnings("ignore", "IProgress")
+
 from minigpt.attention import Head, TinyLM, causal_mask, leaks
 from minigpt.bigram import BigramLM, bigram_counts, evaluate, fit
 from minigpt.blocks import MLP, Block, LayerNorm

@@ -16,7 +16,6 @@ import math
 import os
 import re
 import textwrap
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -354,15 +353,13 @@ def official_weights(name: str) -> Path:
     `name` is a key of HUB. WeightsError if they cannot be had, or if
     their sha256 is not the published one.
     """
-    with warnings.catch_warnings():  # tqdm's, where ipywidgets is missing
-        warnings.filterwarnings("ignore", "IProgress")
-        try:
-            from huggingface_hub import try_to_load_from_cache
-        except ValueError as error:
-            raise WeightsError(
-                f"HF_ENDPOINT is no address ({error}): write one such as "
-                "https://huggingface.co, or unset it"
-            ) from None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ValueError as error:
+        raise WeightsError(
+            f"HF_ENDPOINT is no address ({error}): write one such as "
+            "https://huggingface.co, or unset it"
+        ) from None
 
     release = HUB[name]
     path = try_to_load_from_cache(

@@ -5,6 +5,8 @@ import http.server
 import json
 import math
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -529,3 +531,22 @@ def test_what_is_shakespeare(monkeypatch):
 def test_every_public_name_is_documented():
     for name in lib.__all__:
         assert getattr(lib, name).__doc__, name
+
+
+NOTEBOOK = """
+import sys, types
+shell = types.SimpleNamespace(get_ipython=lambda: None)
+sys.modules |= {"ipykernel.zmqshell": shell, "IPython": shell}
+sys.modules["ipywidgets"] = None  # not installed
+import minigpt
+import pooch
+"""
+
+
+def test_a_notebook_without_widgets_hears_nothing_of_them():
+    """The first thing that a chapter does is load a text."""
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
