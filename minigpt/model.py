@@ -257,10 +257,8 @@ class Muon(torch.optim.Optimizer):
 
     def _step(self, params: list[Tensor], group: dict) -> None:
         m, (rows, cols) = group["momentum"], params[0].shape
-        ahead = []
-        for p in params:
-            mean = self._mean(p, m)
-            ahead.append(p.grad.lerp(mean, m))  # Nesterov's look ahead
+        # Nesterov's look ahead: the mean, and a little more of the newest
+        ahead = [p.grad.lerp(self._mean(p, m), m) for p in params]
         height = cols if rows == 3 * cols else rows
         stack = torch.stack(ahead).view(-1, height, cols)
         if self.dtype == torch.float16:  # whose smallest number is 6e-8
