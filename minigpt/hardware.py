@@ -46,6 +46,7 @@ def check_device(name: str) -> str:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether that is what PyTorch means; each device has its own words."""
     signs = ("out of memory", "allocate memory", "not enough memory")
+    signs += ("ALLOC_FAILED",)  # cuBLAS and cuDNN, when they begin to work
     return any(sign in str(error) for sign in signs)
 
 

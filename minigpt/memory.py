@@ -535,7 +535,7 @@ def _step_bytes(
     unpacked = {"fp32": 0, "bf16": 12, "int8": 25}[form] * part
     if optimizer == "adamw":
         return unpacked
-    low = 2 if precision == "bf16" else 4
+    low = 4 if precision == "fp32" else 2
     largest = 4 * c.n_layers * c.emb_dim**2  # all matrices of one shape
     stacked = (4 + 4 * low) * largest + 3 * low * largest // 4
     return max(stacked, unpacked)

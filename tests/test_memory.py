@@ -456,7 +456,7 @@ def test_the_validation_sees_no_more_logits_than_the_training():
 def test_out_of_memory_names_the_remedies_when_halving_is_over():
     with pytest.raises(TrainingError, match="halve batch_size to 16"):
         with explain_memory(TrainConfig()):
-            raise RuntimeError("CUDA out of memory")
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when")
     with pytest.raises(TrainingError, match="loss_chunk=1024 and checkpoint"):
         with explain_memory(TrainConfig(batch_size=1)):
             raise RuntimeError("CUDA out of memory")
@@ -510,6 +510,13 @@ def test_state_is_four_bytes_a_weight_four_a_gradient_and_the_moments():
         parts = memory_parts(PRESETS["pocket"], 1, 2, optimizer=optimizer)
         assert parts["weights"] == parts["gradients"] == 4 * P
         assert parts["optimizer state"] == moments
+
+
+def test_both_short_formats_take_the_same_memory():
+    how = {"loss_chunk": 64, "checkpointing": "block"}  # the step decides
+    short = [memory_parts(PRESETS["gpt2"], 1, precision=p, **how)
+             for p in ("bf16", "fp16")]
+    assert short[0] == short[1] and "step" in short[0]
 
 
 @pytest.mark.parametrize("gib", [4, 6, 8, 12, 16, 24])
