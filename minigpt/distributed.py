@@ -316,7 +316,7 @@ def joined(device: str = "auto", shard: bool = False) -> Iterator[World]:
     Within, ranks other than 0 print nothing, and a lost rank becomes a
     TrainingError on all others.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = _told("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
     if size == 1 and shard:
         raise ValueError(
             "--shard divides a model among processes: start it with torchrun "
@@ -325,10 +325,8 @@ def joined(device: str = "auto", shard: bool = False) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    local_rank = int(os.environ["LOCAL_RANK"])
-    world = (Sharded if shard else DataParallel)(
-        int(os.environ["RANK"]), size, local_rank
-    )
+    local_rank, rank, _ = map(_told, ("LOCAL_RANK", "RANK", "MASTER_PORT"))
+    world = (Sharded if shard else DataParallel)(rank, size, local_rank)
     place = torch.device(world.device(device))
     with _connected(place), contextlib.ExitStack() as silence:
         if world.rank > 0:
@@ -337,6 +335,18 @@ def joined(device: str = "auto", shard: bool = False) -> Iterator[World]:
             silence.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
         yield world
+
+
+def _told(name: str) -> int:
+    """A number that torchrun puts into the environment; else ValueError."""
+    value = os.environ.get(name, "")
+    if value.isdecimal() and (name != "WORLD_SIZE" or int(value)):
+        return int(value)
+    raise ValueError(
+        f"WORLD_SIZE={os.environ['WORLD_SIZE']} in the environment speaks of "
+        f"several processes, but {name} is {value or 'missing'}: start them "
+        "with torchrun, or unset WORLD_SIZE"
+    )
 
 
 @contextlib.contextmanager

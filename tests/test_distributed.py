@@ -396,6 +396,28 @@ def test_before_they_meet_rank_0_speaks(monkeypatch):
     assert speaks() is True
 
 
+@pytest.mark.parametrize(
+    "there, missing",
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE is x"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0"),
+        ({"WORLD_SIZE": "2"}, "LOCAL_RANK is missing"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK is missing"),
+        (
+            {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"},
+            "MASTER_PORT is missing",
+        ),
+    ],
+)
+def test_half_of_an_environment(monkeypatch, there, missing):
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in there.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{missing}: start.*or unset WORLD"):
+        joined("cpu").__enter__()
+
+
 def test_shard_needs_several_processes():
     with pytest.raises(ValueError, match="torchrun"), joined("cpu", True):
         pass
@@ -438,7 +460,7 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
 def met(monkeypatch):
     """joined() finds a world of one, as if torchrun had started two."""
     place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
-    for name, value in place.items():
+    for name, value in (place | {"MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, value)
     meeting = iter([(dist.HashStore(), 0, 1)])
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: meeting)

@@ -490,6 +490,9 @@ def test_a_shorter_shard_is_named(built):
     np.save(path, np.load(path)[:-1])
     with pytest.raises(ShardError, match="4999 tokens, not 5000"):
         Shards(built)
+    np.save(path, np.zeros(5001, np.uint16))
+    with pytest.raises(ShardError, match="5001 tokens, not 5000"):
+        Shards(built)
 
 
 def test_a_changed_bit_is_found(built):
@@ -599,6 +602,37 @@ def test_a_batch_is_ids_and_the_next_ids(built):
     assert torch.equal(x[2], ids[start : start + 32])
 
 
+class Row:
+    """As many ids as asked for, each its own place."""
+
+    folder = "a folder"
+
+    def __init__(self, size):
+        self.ids = torch.arange(size)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, span):
+        return self.ids[span]
+
+
+@pytest.mark.parametrize("size", [9, 10, 15, 16, 17, 33, 40, 41])
+def test_a_pass_begins_anywhere_and_stays_inside(size):
+    windows = ShardWindows(Row(size), 1, 8, seed=0)
+    count = windows.per_pass
+    assert count == max(1, (size - 8) // 8)
+    first = {
+        min(windows.starts(n)[0] for n in range(turn, turn + count))
+        for turn in range(0, 600 * count, count)
+    }
+    assert first == set(range(size - 8 * count))  # each cut, and no more
+    (x,), (y,) = windows.batch(0)
+    assert torch.equal(y, x + 1) and len(y) == 8
+    with pytest.raises(ShardError, match="8 training tokens, fewer than one"):
+        ShardWindows(Row(8), 1, 8, seed=0)
+
+
 def test_another_seed_gives_another_order(built):
     one, other = (ShardWindows(Shards(built), 8, 32, s) for s in (0, 1))
     assert one.starts(0) != other.starts(0)
@@ -615,6 +649,9 @@ def test_prefetched_batches_are_the_same(built, workers, indexes):
         for one, other in zip(ahead.batch(index), plain.batch(index)):
             assert torch.equal(one, other)
         assert len(ahead.jobs) <= 5
+    if isinstance(indexes, range):  # what comes next is being made
+        coming = [index + n * indexes.step for n in range(1, 5)]
+        assert list(ahead.jobs) == coming
 
 
 def test_batches_for_a_gpu_are_pinned(built, monkeypatch):
@@ -781,7 +818,7 @@ def test_hours():
 
 
 def test_steady_speed():
-    rows = [{"kind": "train", "tokens_per_s": s} for s in (1, 50, 70, 60)]
+    rows = [{"kind": "train", "tokens_per_s": s} for s in (1, 50, 90, 60)]
     assert steady_speed([{"kind": "val"}, *rows]) == 60
     with pytest.raises(ValueError, match="fewer than 2"):
         steady_speed(rows[:1])
