@@ -52,6 +52,12 @@ TOO_WIDE = """async () => {
       wrong.push("past the edge: " + element.outerHTML.slice(0, 80));
   return wrong;
 }"""
+# A short name in the text or in a table stands on one line.
+BROKEN = """() => [...document.querySelectorAll("article p .pre, td .pre")]
+  .filter(word => word.textContent.length < 16
+                  && (word.getClientRects().length > 1
+                      || word.offsetHeight > 30))
+  .map(word => "broken: " + word.textContent)"""
 # Axe looks at every word of the code; one of each color is enough.
 THIN_OUT = """() => {
   const seen = new Set(), kind = token =>
@@ -120,13 +126,17 @@ def opened(browser, home, page, width):
     tab.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     tab.on(
         "console",
-        lambda said: said.type == "error"
-        and wrong.append(f"console: {said.text} {said.location['url']}"),
+        lambda said: (
+            said.type == "error"
+            and wrong.append(f"console: {said.text} {said.location['url']}")
+        ),
     )
     tab.on(
         "request",
-        lambda asked: asked.url.startswith((home, "data:", "blob:"))
-        or wrong.append(f"asked another host: {asked.url}"),
+        lambda asked: (
+            asked.url.startswith((home, "data:", "blob:"))
+            or wrong.append(f"asked another host: {asked.url}")
+        ),
     )
     tab.goto(f"{home}{page}.html")
     yield tab, wrong
@@ -137,6 +147,7 @@ def faults(browser, home, page, axe):
     """All that is wrong with a page, in sentences."""
     with opened(browser, home, page, PHONE) as (tab, wrong):
         wrong += tab.evaluate(FORMULAS) + tab.evaluate(PICTURES)
+        wrong += tab.evaluate(BROKEN)
         tab.add_script_tag(path=axe)
         wrong += tab.evaluate(AXE, NARROW)
         for width in (PHONE, WIDE):
@@ -167,6 +178,7 @@ BAD = """<!doctype html><html><title>bad</title><body>
 <article class="bd-article"><h1>Bad</h1>
 <p style="color: #ccc">pale</p><p style="width: 2000px">wide</p>
 <img src="data:,"><mjx-container><mjx-merror>x</mjx-merror></mjx-container>
+<p style="width: 1em; overflow-wrap: anywhere"><i class="pre">n_heads</i></p>
 <button></button><img alt="far" src="http://127.0.0.2:9/far.png">
 <script>console.error("loud"); nothing()</script></article></html>"""
 
@@ -178,7 +190,12 @@ def test_a_bad_page_is_found_out(browser, axe, tmp_path):
     for fault in (
         *("formula: x", "no words for a picture", "button-name", "html-has"),
         *("past the edge", "light, 390 px: the page is 2", "light: color-con"),
-        *("console: loud", "script: nothing is not", "another host: http://"),
+        *(
+            "broken: n_heads",
+            "console: loud",
+            "script: nothing is not",
+            "another host: http://",
+        ),
     ):
         assert fault in found
 
