@@ -30,12 +30,14 @@ from minigpt.text import (
     train_val_split,
 )
 from minigpt.tokenizer import gpt2_tokenizer
+from minigpt.training import choose_precision
 
 
 def automatic(device: str) -> contextlib.AbstractContextManager:
     """bfloat16 matrix products where the GPU is quick at them."""
-    if device == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast(device, torch.bfloat16)
+    if device == "cuda" and choose_precision("auto", device)[0] == "bf16":
+        # a cache of converted weights would outlive the steps
+        return torch.autocast(device, torch.bfloat16, cache_enabled=False)
     return contextlib.nullcontext()
 
 

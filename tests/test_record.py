@@ -181,6 +181,25 @@ def test_each_batch_size_is_compiled_for_itself(monkeypatch):
     assert graphs == [False] * 4  # two loops each; no size left open
 
 
+def test_fine_tuning_on_a_gpu_sees_its_own_steps(monkeypatch):
+    finetune = runpy.run_path(str(ROOT / "benchmarks/finetune.py"))
+    cards = {"H100": (9, 0), "T4": (7, 5)}
+    on_cpu = partial(torch.autocast, "cpu")
+    monkeypatch.setattr(torch, "autocast", lambda _, *a, **k: on_cpu(*a, **k))
+    layer, x, dtypes = torch.nn.Linear(4, 4), torch.ones(1, 4), []
+    for capability in cards.values():
+        monkeypatch.setattr(
+            torch.cuda, "get_device_capability", lambda _, c=capability: c
+        )
+        with finetune["automatic"]("cuda"):
+            before = layer(x)
+            with torch.no_grad():
+                layer.weight += 1.0
+            assert (layer(x) - before).min() > 3
+        dtypes.append(before.dtype)
+    assert dtypes == [torch.bfloat16, torch.float32]
+
+
 @pytest.mark.parametrize("name", record.COMMANDS)
 def test_the_commands_of_records_are_understood(name):
     command = _parse(shlex.split(record.COMMANDS[name])[1:])
