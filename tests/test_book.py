@@ -65,6 +65,21 @@ def test_tables_are_tables(site, page):
         assert not re.match(r"\s*\|[\s:|-]*-[\s:|-]*\|", line), line
 
 
+@each_chapter
+def test_each_chapter_that_is_named_can_be_reached(site, page):
+    body = copy(article(site, page))
+    linked = {
+        int(number)
+        for link in body.find_all("a", href=True)
+        for number in re.findall(r"^(\d\d)_\w+\.html", link["href"])
+    }
+    for code in body.select("pre"):
+        code.decompose()
+    named = re.findall(r"[Cc]hapter (\d+)", body.get_text())
+    own = int(page.removeprefix("nbs/")[:2])
+    assert {int(number) for number in named} - linked <= {own}
+
+
 @each_page
 def test_formulas_have_single_backslashes(site, page):
     """Two of them, outside of a table, break the line and end the macro."""
