@@ -1,5 +1,7 @@
 """`minigpt app`: a saved model in the browser."""
 
+import socket
+import sys
 from dataclasses import dataclass
 
 from minigpt.hardware import check_device
@@ -30,6 +32,7 @@ class App:
     def __call__(self) -> int:
         from minigpt.app import serve
 
+        refuse_address(self.host, self.port)
         auto = self.device == "auto"
         device = check_device(best_device() if auto else self.device)
         page = serve(
@@ -37,8 +40,28 @@ class App:
             port=self.port, block=False,
         )
         print(f"{self.run} is at {page.local_url}", flush=True)
-        if self.share:
+        if page.share_url:
             print(f"and for everybody at {page.share_url}", flush=True)
+        elif self.share:
+            print(
+                "minigpt: there is no public address, because Gradio's "
+                "server cannot be reached: share again later",
+                file=sys.stderr,
+            )
         print("Ctrl-C ends it")
         page.block_thread()
         return 0
+
+
+def refuse_address(host: str, port: int | None) -> None:
+    """ValueError if nobody can be served there; else Gradio would search
+    for a free port, and find none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        place = host if port is None else f"{host}, port {port}"
+        raise ValueError(
+            f"the app cannot use {place} ({error.strerror}): choose another "
+            "--port, or leave --host and --port out"
+        ) from None

@@ -251,6 +251,9 @@ def open_studio(run: str, device: str) -> Studio:
     RunError or WeightsError if there is no model in it.
     """
     model, tokenizer = load_any(run, device)
+    for weight in model.parameters():
+        # it may lie in the file, which somebody may overwrite
+        weight.data = weight.data.clone()
     try:
         told, rows = run_facts(run), loss_rows(run)
     except RunError:  # the weights are sound: show them without a curve

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -186,6 +187,54 @@ def test_a_run_without_weights_is_one_sentence(tmp_path, tiny_run, capsys):
     assert "model.safetensors" in capsys.readouterr().err
     assert main(["app", "--run", str(tmp_path / "none")]) == 2
     assert main(["app", "--run", str(tiny_run), "--port", "0"]) == 2
+
+
+@pytest.mark.parametrize("words", [
+    ("--host", "no.such.invalid"), ("--host", "192.0.2.1"), ("--port", "7"),
+    ("--host", "127.0.0.1", "--port", "TAKEN"),
+])
+def test_a_place_that_cannot_be_had_is_one_sentence(
+    tiny_run, words, capsys, monkeypatch
+):
+    """Gradio tries a hundred ports with an error each."""
+    import socket
+
+    if "7" in words:  # a port that only root may have
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(socket, "create_server", refuse)
+    with socket.create_server(("127.0.0.1", 0)) if "TAKEN" in words else (
+        nullcontext()
+    ) as taken:
+        port = taken and str(taken.getsockname()[1])
+        words = [port if word == "TAKEN" else word for word in words]
+        assert main(["app", "--run", str(tiny_run), *words]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "the app cannot use" in told and "choose another" in told
+    assert port is None or f"port {port}" in told
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_public_address_is_told_if_there_is_one(
+    reached, capsys, monkeypatch
+):
+    class Page:
+        local_url = "http://127.0.0.1:1/"
+        share_url = "https://public" if reached else None
+
+        def block_thread(self):
+            """Somebody pressed Ctrl-C at once."""
+
+    asked = []
+    monkeypatch.setattr(
+        app, "serve", lambda run, **words: asked.append(words) or Page())
+    assert main(["app", "--run", "x", "--share", "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert asked[0]["share"] and "x is at http://127.0.0.1:1/" in told.out
+    assert ("for everybody at https://public" in told.out) == reached
+    assert "None" not in told.out
+    assert ("there is no public address" in told.err) != reached
 
 
 def test_without_gradio_there_is_a_sentence(monkeypatch):

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -263,6 +265,30 @@ def test_two_samples_of_a_run_that_is_still_training(tiny_run, tmp_path):
     os.replace(copy / "new", copy / "model.safetensors")
     assert last(running) == whole and len(whole) == 2
     assert studio.rows and "best validation loss" in dict(studio.facts())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks mapped files")
+def test_a_run_that_is_overwritten_or_deleted_goes_on(tiny_run, tmp_path):
+    """Weights that lie in a file which is cut end the process (SIGBUS)."""
+    code = """
+import shutil, sys
+from minigpt.sampling import Sampler
+from minigpt.studio import Wish, open_studio
+studio = open_studio(sys.argv[1], "cpu")
+def text():
+    return [*studio.write(Wish("to", Sampler(), 9, 1, 1))][-1]
+before = text()
+with open(sys.argv[1] + "/model.safetensors", "r+b") as file:
+    file.truncate(0)
+assert text() == before
+shutil.rmtree(sys.argv[1])
+assert text() == before and studio.attention("to", 1)
+assert studio.model.lm_head.weight is studio.model.wte.weight
+"""
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    done = subprocess.run(
+        [sys.executable, "-c", code, copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("to", ["safetensors", "huggingface", "space"])
