@@ -348,7 +348,9 @@ def _as_item(row: dict, style: str) -> Item:
         _text(row[name]) for name in ("activity_label", "ctx_a", "ctx_b")
     )
     context = _plain(f"{title}: {first} {second.capitalize()}")
-    return Item(context, tuple(map(_plain, endings)), label)
+    kept = context.rstrip()  # a space at its end counts as the ending's
+    joint = context[len(kept) :] + " "
+    return Item(kept, tuple(map(_plain, endings)), label, joint)
 
 
 def _text(value: str) -> str:

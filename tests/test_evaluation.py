@@ -365,6 +365,13 @@ def test_both_styles_of_an_item(tmp_path):
     )
 
 
+def test_the_harness_scores_a_space_that_ends_the_context(tmp_path):
+    row = ROW | {"ctx_a": "Wash it. [title] Dry it. [step]", "ctx_b": ""}
+    (item,) = load_items(items_file(tmp_path, row), "harness")
+    assert item.context == "Cooking : Wash it.. Dry it."
+    assert (item.joint, item.endings[0]) == ("  ", "eats it.")
+
+
 @pytest.mark.parametrize(
     "lines, message",
     [
