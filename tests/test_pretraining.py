@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import active_children
 from unittest.mock import Mock
 
@@ -136,6 +138,9 @@ def test_each_piece_ends_with_an_end_of_text():
     )
     assert [ids[n - 1] for n in np.cumsum(lengths)] == [end] * 3
     assert size == 11
+    for chars, ended in (("ab\n", "ab\nb\n"), ("ab", "abb")):
+        ids, _, _ = tokenize(["ab", "b"], CharTokenizer(chars), 4)
+        assert CharTokenizer(chars).decode(ids) == ended
 
 
 # Building ------------------------------------------------------------------
@@ -161,6 +166,33 @@ def test_every_piece_once_and_shuffled(built):
 def test_the_order_does_not_depend_on_parts(built, tmp_path, small_parts):
     build_shards(listed(texts()), LETTERS, tmp_path / "t", SMALL)
     assert files(tmp_path / "t") == files(built)
+
+
+def test_cut_documents_do_not_depend_on_parts(tmp_path, monkeypatch):
+    changes = {"piece_chars": 90, "val_fraction": 0.15}
+    cut_often = ShardSettings(**vars(SMALL) | changes)
+    build_shards(listed(texts()), LETTERS, tmp_path / "s", cut_often)
+    monkeypatch.setattr(shards, "BLOCK", 1000)
+    monkeypatch.setattr(shards, "PART", 6000)
+    monkeypatch.setattr(shards, "RANGE", 3000)
+    build_shards(listed(texts()), LETTERS, tmp_path / "t", cut_often)
+    assert files(tmp_path / "t") == files(tmp_path / "s")
+
+
+def test_the_source_is_not_read_far_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(futures, "ProcessPoolExecutor", ThreadPoolExecutor)
+    LETTERS.save(tmp_path / "tokenizer.json")
+    read, made = [], []
+
+    def blocks():
+        for number in range(60):
+            read.append(number)
+            yield [f"{number}\n"]
+
+    for _, ids, _, _ in shards._tokenized(blocks(), tmp_path, 2, 400):
+        made.append(LETTERS.decode(ids).strip())
+        assert len(read) - len(made) <= 4
+    assert made == [str(number) for number in range(60)]
 
 
 def test_the_seed_decides_the_order(built, tmp_path):
@@ -199,9 +231,19 @@ def test_an_error_in_the_source_leaves_what_is_finished(
     source, out = Documents("a list", begin), tmp_path / "t"
     with pytest.raises(SourceError, match="went dead"):
         build_shards(source, LETTERS, out, SMALL)
-    build_shards(source, LETTERS, out, SMALL)
+    told = []
+    manifest = build_shards(source, LETTERS, out, SMALL, 1, told.append)
     assert read[0] == 0 and 50 < read[1] < 200
-    assert files(out) == files(built)
+    assert files(out) == files(built) and sum(told) == manifest["bytes"]
+
+
+def test_a_stopped_merge_does_not_read_the_source_again(
+    built, tmp_path, small_parts, monkeypatch
+):
+    unmerged(tmp_path / "t", monkeypatch)
+    gone = Documents("a list", lambda start: 1 / 0)
+    build_shards(gone, LETTERS, tmp_path / "t", SMALL)
+    assert files(tmp_path / "t") == files(built)
 
 
 KILLED = """
