@@ -52,6 +52,10 @@ WRONG = [
         ("tensor_shapes", "lambda d: list(entries(d))", "return a dict"),
         ("tensor_shapes", "lambda d: {k: v.get('shape') for k, v in "
          "entries(d).items()}", "__metadata__ is no tensor"),
+        ("tensor_shapes", "lambda d: {k: v['shape'] for k, v in "
+         "entries(d).items()}", "has no shape: leave it"),
+        ("tensor_shapes", "lambda d: {k: v['form'] for k, v in "
+         "entries(d).items()}", "raised KeyError: 'form'"),
         ("tensor_shapes", "lambda d: without(entries(d))", "whole entry"),
         ("tensor_shapes", "lambda d: {k: v['shape'][::-1] for k, v in "
          "without(entries(d)).items()}", "instead of [2, 3]"),
@@ -62,6 +66,8 @@ WRONG = [
          "instead of (3, 1)"),
         ("int8_rows", "lambda w: ((w / rows(w) * 127).round()"
          ".to(torch.int8), rows(w) / 127 + 0 / rows(w))", "row of zeros"),
+        ("int8_rows", "lambda w: ((w / rows(w) * 127).round()"
+         ".to(torch.int8), rows(w) / 127)", "row of zeros"),
         ("int8_rows", "lambda w: to8(w, rows(w) * 2)", "it is 127"),
         ("int8_rows", "lambda w: to8(w, rows(w), torch.trunc)",
          "round to the nearest"),
@@ -71,6 +77,8 @@ WRONG = [
         ("all_or_nothing",
          "lambda f, files: writes(f, files, f.with_name('part'))",
          "there is still ['part']"),
+        ("all_or_nothing", "lambda f, files: writes(f, [*files], f)",
+         "after OSError there is still ['out']"),
         ("all_or_nothing", "only_errors", "after KeyboardInterrupt"),
         ("all_or_nothing", "swallows", "was swallowed"),
         ("redact", "lambda m, t: None", "returned None"),
