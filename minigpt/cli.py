@@ -12,11 +12,14 @@ import re
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import tyro
 
+from minigpt import __version__
 from minigpt.app_command import App
 from minigpt.data_command import Data
 from minigpt.distributed import speaks
@@ -51,24 +54,37 @@ class Info:
         return 0
 
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Sample, tyro.conf.subcommand("sample")]
-    | Annotated[Data, tyro.conf.subcommand("data")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[App, tyro.conf.subcommand("app")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Record, tyro.conf.subcommand("record")]
-    | Annotated[Plan, tyro.conf.subcommand("plan")]
+COMMANDS = {
+    "train": Train,
+    "sample": Sample,
+    "data": Data,
+    "eval": Eval,
+    "export": Export,
+    "app": App,
+    "info": Info,
+    "record": Record,
+    "plan": Plan,
+}
+Command = reduce(
+    or_,
+    (
+        Annotated[command, tyro.conf.subcommand(name)]
+        for name, command in COMMANDS.items()
+    ),
 )
 
 
 def _parse(argv: list[str]):
     """The command of an argument list; one line and exit code 2 if wrong."""
-    default = {"train": train_defaults}.get(argv[0] if argv else "")
-    for command in get_args(Command):
-        tidy(get_args(command)[0])
+    name = argv[0] if argv else ""
+    if name not in COMMANDS and not name.startswith("-"):
+        raise UsageError(
+            f"there is no command {name!r}: choose one of "
+            f"{', '.join(COMMANDS)}"
+        )
+    default = {"train": train_defaults}.get(name)
+    for command in COMMANDS.values():
+        tidy(command)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -82,7 +98,11 @@ def _parse(argv: list[str]):
             return tyro.cli(Command, prog="minigpt", args=argv)
     except SystemExit as stop:
         if stop.code:
-            raise UsageError(_one_line(box.getvalue())) from None
+            line = _one_line(box.getvalue())
+            if line.startswith("Unrecognized"):
+                known = f"{name} " if name in COMMANDS else ""
+                line += f"; 'minigpt {known}--help' lists them all"
+            raise UsageError(line) from None
         raise
 
 
@@ -100,6 +120,12 @@ def _one_line(box: str) -> str:
         elif text:
             break
     line = " ".join(part for part in text if part)
+    line = re.sub(
+        r"^Error parsing (--\S+): (?:could not convert string to float"
+        r"|invalid literal for int\(\) with base 10): (.+)$",
+        r"\1 takes a number, not \2",
+        line,
+    )
     # a check of the dataclass itself already names the field
     return re.sub(r"^Error parsing (?!-)[\w. -]+: ", "", line)
 
@@ -110,6 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     ARGV.set(argv)
     warnings.showwarning = _plain_warning
     speak_utf8()
+    if argv == ["--version"]:
+        print(f"minigpt {__version__}")
+        return 0
     try:
         return _parse(argv or ["--help"])()
     except BrokenPipeError:  # the reader of our output (head, less) has left

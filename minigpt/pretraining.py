@@ -76,12 +76,15 @@ def read_manifest(folder: str | Path) -> dict:
         else:
             problem = "its numbers contradict each other"
     except FileNotFoundError:
-        problem = "it is missing"
+        raise ShardError(
+            f"{path} is missing: name a folder that 'minigpt data' has "
+            "finished"
+        ) from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         problem = f"it is damaged ({type(error).__name__}: {error})"
     raise ShardError(
-        f"{path}: {problem}; name a folder that 'minigpt data' has "
-        "finished, or remove this file and give that command again"
+        f"{path}: {problem}; remove this file and give the command again "
+        "that made it, 'minigpt data'"
     )
 
 # %% ../nbs/12_pretraining.ipynb #addsup

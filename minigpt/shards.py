@@ -24,7 +24,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -57,17 +57,17 @@ class ShardSettings:
     """Tokens in a shard; the last one of a split is shorter."""
     val_fraction: float = 0.01
     """Share of the documents that is kept for validation."""
-    piece_chars: int = 2**16
-    """Longer documents are cut at a line end: pieces are shuffled."""
+    piece_chars: int | None = None
+    """Longer documents are cut at a line end: pieces are shuffled. Left
+    out, 65536, or a twentieth of a text that is short."""
     seed: int = 1337
     """Decides the order of the documents, and which ones validate."""
 
     def __post_init__(self):
         for name in ("shard_tokens", "piece_chars"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}: write 1 or more"
-                )
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: write 1 or more")
         if not 0 < self.val_fraction < 1:
             raise ValueError(
                 f"val_fraction is {self.val_fraction}: write a number "
@@ -75,6 +75,13 @@ class ShardSettings:
             )
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed is {self.seed}: write 0 to 2**64 - 1")
+
+    def filled(self, source: Documents) -> "ShardSettings":
+        """The same with a piece_chars that gives some pieces to shuffle."""
+        if self.piece_chars is not None:
+            return self
+        known = source.num_bytes or 20 * 2**16
+        return replace(self, piece_chars=min(2**16, max(200, known // 20)))
 
 
 def build_shards(
@@ -91,7 +98,7 @@ def build_shards(
     many bytes of text each block had. SourceError, ShardError for another
     build's folder, TrainingError if the disk is full.
     """
-    out, settings = Path(out), settings or ShardSettings()
+    out, settings = Path(out), (settings or ShardSettings()).filled(source)
     if processes < 1:
         raise ValueError(f"processes is {processes}: write 1 or more")
     with only_writer(out):
@@ -453,10 +460,14 @@ def _merge(
     val_pieces = max(1, round(settings.val_fraction * pieces))
     if val_pieces >= pieces:
         shutil.rmtree(out / "parts")  # the remedies change what is in them
+        if pieces == 1:
+            raise SourceError(
+                "the whole text is one piece, and another one is needed for "
+                "validation: give a longer text or a smaller --piece-chars"
+            )
         raise SourceError(
-            f"{pieces} pieces of text are too few to keep "
-            f"{settings.val_fraction:g} of them for validation: give a longer "
-            "text, a smaller --piece-chars or a smaller --val-fraction"
+            f"{settings.val_fraction:g} of {pieces} pieces leaves none to "
+            "train on: give a smaller --val-fraction or --piece-chars"
         )
     dtype = token_dtype(tokenizer.vocab_size)
     writers = {

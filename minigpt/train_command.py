@@ -161,10 +161,12 @@ class Train:
             self._refuse_changes(stored)
             digest = stored["data_sha256"]
             if digest != text_digest(text):
+                toy = stored["text"] == TOY  # which no --data names
+                same = "" if toy else "give the same --data, or "
                 raise RunError(
                     f"the text {self.data!r} is not the one that {self.out} "
-                    f"was trained on ({stored['text']}): give the same "
-                    "--data, or train into another --out"
+                    f"was trained on ({stored['text']}): {same}"
+                    "train into another --out"
                 )
         else:
             tokenizer = self._tokenizer(text)

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+import minigpt
 from minigpt import load_run, train_command
 from minigpt.cli import _parse, main
 from minigpt.sample_command import Sample
@@ -118,6 +119,11 @@ def test_a_device_that_is_not_there_is_refused(run, tmp_path, capsys):
     for device in ("cuda:77", "meta"):
         line = refused(capsys, "sample", "--run", run, "--device", device)
         assert "write auto, or cpu" in line
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"minigpt {minigpt.__version__}\n"
 
 
 def test_sample_writes_and_a_seed_repeats_itself(run, capsys):
@@ -280,6 +286,10 @@ def test_help_shows_the_presets_defaults(capsys):
         (["sample", "--run", "x", "--prompt", ""], "at least one character"),
         (["sample", "--run", "nowhere"], "no run 'nowhere': name a folder"),
         (["info", "--preset", "gpt5"], "gpt2-xl"),
+        (["exprot"], "no command 'exprot': choose one of train, sample"),
+        (["plan", "gpt2"], "options: gpt2; 'minigpt plan --help' lists"),
+        (["plan", "--vram", "8GB"], "--vram takes a number, not '8GB'"),
+        (["plan", "--batch", "2.5"], "--batch takes a number, not '2.5'"),
     ],
 )
 def test_bad_input_gets_one_line(argv, message, capsys, tmp_path, monkeypatch):
@@ -494,7 +504,7 @@ def test_a_run_on_the_toy_language_says_so(tmp_path, capsys, monkeypatch):
         train_command, "load_text", lambda source: "another. " * 100
     )
     line = refused(capsys, "train", "--out", out, "--resume")
-    assert "toy language" in line and "another --out" in line
+    assert "toy language" in line and "): train into another" in line
 
 
 # --- tokenizers -----------------------------------------------------------

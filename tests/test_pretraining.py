@@ -42,7 +42,7 @@ from minigpt.pretraining import (
 )
 from minigpt.runfolder import TrainingError
 from minigpt.shards import ShardSettings, build_shards, tokenize
-from minigpt.sources import Documents, SourceError
+from minigpt.sources import Documents, SourceError, open_source
 from minigpt.text import CharTokenizer
 from minigpt.tokenizer import END_OF_TEXT, BPETokenizer, load_tokenizer
 from minigpt.training import TrainConfig, Trainer
@@ -250,7 +250,7 @@ KILLED = """
 import sys, time
 from minigpt import shards
 from test_pretraining import LETTERS, SMALL, listed, texts
-from minigpt.sources import Documents
+from minigpt.sources import open_source, Documents
 shards.BLOCK, shards.PART, shards.RANGE = 1000, 6000, 3000
 def slowly(start):
     for number, text in enumerate(texts()):
@@ -276,7 +276,7 @@ def test_a_killed_build_goes_on(built, tmp_path, small_parts, processes):
             time.sleep(0.002)
         job.kill()
     assert not (out / "manifest.json").exists()
-    with pytest.raises(ShardError, match="it is missing"):
+    with pytest.raises(ShardError, match="manifest.json is missing"):
         Shards(out)
     build_shards(listed(texts()), LETTERS, out, SMALL)
     assert files(out) == files(built)
@@ -429,10 +429,21 @@ def test_an_empty_source(tmp_path, documents):
 
 def test_too_little_to_validate(tmp_path):
     source = listed(["one\ntwo"])
-    with pytest.raises(SourceError, match="1 pieces.*--piece-chars"):
+    with pytest.raises(SourceError, match="one piece.*--piece-chars"):
         build_shards(source, LETTERS, tmp_path, SMALL)
     smaller = ShardSettings(**vars(SMALL) | {"piece_chars": 4})
     assert build_shards(source, LETTERS, tmp_path, smaller)["pieces"] == 2
+    most = ShardSettings(**vars(smaller) | {"val_fraction": 0.9})
+    with pytest.raises(SourceError, match="0.9 of 2 pieces leaves none"):
+        build_shards(source, LETTERS, tmp_path / "most", most)
+
+
+def test_a_note_is_cut_into_some_pieces(tmp_path):
+    note = tmp_path / "note.txt"
+    note.write_text("milk and bread and 6 eggs\n" * 300)  # 7,800 bytes
+    made = build_shards(open_source(note), LETTERS, tmp_path / "s")
+    assert made["piece_chars"] == 390 and made["pieces"] >= 20
+    assert ShardSettings().filled(listed(["a"])).piece_chars == 2**16
 
 
 @pytest.mark.parametrize(
@@ -492,7 +503,9 @@ def test_memory_stays_where_it_is(tmp_path, monkeypatch):
         build_shards(source, LETTERS, tmp_path / f"{megabytes}", plan)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.25 * peaks[0]
+    # 20 MiB of tokens lie between the two; waste that waits for Python's
+    # collector is less than four
+    assert peaks[1] < peaks[0] + 2**22
 
 
 # Reading -------------------------------------------------------------------
