@@ -138,11 +138,13 @@ class _ChunkedLoss(torch.autograd.Function):
         wide = torch.promote_types(weight.dtype, torch.float32)
         to_weight = torch.zeros_like(weight, dtype=wide)  # (V, C)
         total = to_weight.new_zeros(())
+        tiny = hidden.new_zeros(1, 1), weight.new_zeros(1, 1)
+        low = F.linear(*tiny).dtype  # as autocast wants it
+        short = weight.to(low)
         for h, t, out in zip(
             hidden.split(chunk), targets.split(chunk), to_hidden.split(chunk)
         ):
-            logits = F.linear(h, weight)  # (chunk, V), as autocast wants it
-            low = logits.dtype
+            logits = F.linear(h, short)  # (chunk, V)
             slope = logits.to(wide).log_softmax(-1)  # (chunk, V)
             del logits
             total += F.nll_loss(slope, t, reduction="sum")
@@ -150,7 +152,7 @@ class _ChunkedLoss(torch.autograd.Function):
             slope.exp_().scatter_add_(1, t.clamp(min=0)[:, None], -used)
             early, late = _divisors(count, low)
             slope = slope.mul_(used / early).to(low)  # (p - onehot) / early
-            out.copy_(slope @ weight.to(low)).div_(late)
+            out.copy_(slope @ short).div_(late)
             to_weight += slope.mT @ h.to(low)
             del slope
         ctx.save_for_backward(
