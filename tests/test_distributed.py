@@ -466,7 +466,8 @@ def met(monkeypatch):
     monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: meeting)
     before = signal.getsignal(signal.SIGTERM)
     yield
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     signal.signal(signal.SIGTERM, before)
     _stores.clear()
 
@@ -475,7 +476,8 @@ def met(monkeypatch):
     ("error", "lost"),
     [
         (RuntimeError("Connection closed by peer [127.0.0.1]:1"), True),
-        (dist.DistBackendError("NCCL error"), True),
+        (dist.DistBackendError("unhandled system error"), True),
+        (TrainingError("cannot write x (Connection timed out)"), False),
         (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
         (ValueError("timeout is 0"), False),
     ],
@@ -485,6 +487,17 @@ def test_only_errors_about_a_rank_are_told_as_such(met, error, lost):
     with pytest.raises(expected) as caught, joined("cpu"):
         raise error
     assert (str(caught.value) == LOST) == lost
+    # what torchrun sends to the others now is no second report
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    assert [speaks(), speaks()] == [True, False]  # the first to meet it
+
+
+def test_after_a_good_end_nothing_is_left(met):
+    before = signal.getsignal(signal.SIGTERM)
+    with joined("cpu"):
+        assert signal.getsignal(signal.SIGTERM) != before and _stores
+    assert signal.getsignal(signal.SIGTERM) == before and not _stores
+    assert not dist.is_initialized()
 
 
 def test_torchrun_ends_the_others_because_a_rank_is_lost(met):

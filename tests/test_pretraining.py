@@ -454,6 +454,7 @@ def test_a_note_is_cut_into_some_pieces(tmp_path):
         ({"val_fraction": 0}, "between 0 and 1"),
         ({"val_fraction": 1}, "between 0 and 1"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -576,6 +577,7 @@ def test_a_damaged_manifest(built, content):
         ("shard_tokens", 0),
         ("shard_tokens", None),
         ("shard_tokens", 777),
+        ("shard_tokens", 6000),
         ("tokens", 5),
         ("splits", {"train": {}, "val": {}}),
         ("splits val", ...),
