@@ -387,15 +387,18 @@ def serve(
     """Show the model in a folder (or `gpt2`) in a browser.
 
     host and port are Gradio's: 127.0.0.1 and the first free one from 7860,
-    or GRADIO_SERVER_NAME and _PORT. Returns the page; with block=False at
-    once.
+    or GRADIO_SERVER_NAME and _PORT. Says where the page is and stays until
+    Ctrl-C; with block=False it returns the page at once, and says nothing.
     """
     gr = _gradio()
     page = build(open_studio(str(run), device))
     page.launch(
         share=share, server_name=host, server_port=port, quiet=True,
-        prevent_thread_lock=not block, show_error=False, ssr_mode=False,
+        prevent_thread_lock=True, show_error=False, ssr_mode=False,
         footer_links=[], css=CSS, head=HEAD, max_file_size=1,
         theme=_theme(gr),
     )
+    if block:
+        print(f"the app is at {page.local_url}, Ctrl-C ends it", flush=True)
+        page.block_thread()
     return page
