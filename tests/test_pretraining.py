@@ -22,7 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt import shards
+from minigpt import data_command, shards
 from minigpt.cli import _parse, main
 from minigpt.model import GPT, GPTConfig
 from minigpt.pretraining import (
@@ -826,6 +826,10 @@ def test_the_same_command_again(jsonl, tmp_path, capsys):
     assert data(jsonl, tmp_path / "t") == 0
     assert data(jsonl, tmp_path / "t", "--column", "body") == 2
     assert "source column (text, now body)" in capsys.readouterr().err
+    path = tmp_path / "t" / "val-00000.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    assert data(jsonl, tmp_path / "t") == 2  # it looks before it says "done"
+    assert "val-00000.npy does not match" in capsys.readouterr().err
 
 
 def test_ctrl_c_loses_nothing(jsonl, tmp_path, capsys, monkeypatch):
@@ -848,6 +852,8 @@ def test_characters_that_no_file_can_hold(tmp_path):
 def test_only_so_many_documents(jsonl, tmp_path):
     data(jsonl, tmp_path / "s", "--limit", "100")
     assert Shards(tmp_path / "s").manifest["documents"] == 100
+    some = data_command._first(listed("abcdef"), 4)
+    assert [list(some.begin(n)) for n in (0, 2, 5)] == [[*"abcd"], [*"cd"], []]
 
 
 def test_an_empty_file(tmp_path, capsys):
