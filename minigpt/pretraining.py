@@ -286,7 +286,7 @@ class Run:
 _GPT2 = "minigpt train --preset gpt2 --data fineweb --out runs/gpt2"
 _LONG = (
     "--max-steps 19073 --warmup-steps 715 --eval-every 250 "
-    "--eval-tokens 1048576 --compile"
+    "--eval-tokens 1048576 --log-every 1 --compile"
 )
 RUNS = {
     "memorize": Run(
