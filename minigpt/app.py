@@ -93,7 +93,7 @@ def _gradio():
         import gradio
     except ImportError:
         raise ValueError(
-            "the app needs Gradio: pip install 'minigpt-course[app]'"
+            'the app needs Gradio: pip install "minigpt-course[app]"'
         ) from None
     return gradio
 

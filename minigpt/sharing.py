@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADER_FACTS', 'NUMBERS', 'TEXTS', 'LOSSES', 'CURVE', 'POINTS', 'MARK', 'OURS', 'GGUF_NAMES', 'SNIPPETS', 'LIBRARIES',
-           'LIMITS', 'FORMATS', 'WITH_INT8', 'ExportError', 'need', 'base_name', 'known_facts', 'run_facts',
+           'LIMITS', 'TOGETHER', 'FORMATS', 'WITH_INT8', 'ExportError', 'need', 'base_name', 'known_facts', 'run_facts',
            'read_mark', 'loss_rows', 'to_safetensors', 'as_oserror', 'refuse_place', 'files_in', 'new_folder',
            'hf_characters', 'spelled', 'plain_bpe', 'hf_byte_pairs', 'write_tokenizer', 'to_huggingface', 'inner',
            'is_hf', 'is_run', 'load_any', 'onnx_graph', 'tensor_places', 'point_into', 'quantize', 'to_onnx', 'OnnxGPT',
@@ -76,7 +76,7 @@ def need(*packages: str) -> None:
     if missing:
         raise ExportError(
             f"{' and '.join(missing)} not installed: run "
-            "pip install 'minigpt-course[export]'"
+            'pip install "minigpt-course[export]"'
         )
 
 # %% ../nbs/14_sharing.ipynb #facts
@@ -912,6 +912,9 @@ else. It follows no instructions, states falsehoods as smoothly as facts,
 may repeat its training text word for word, and was not tested for bias or
 harm. Losses are nats a token: they compare only with models that have the
 same tokens and the same validation text."""
+TOGETHER = """Prompt and new text together: at most {:,} tokens. Beyond that
+transformers and onnxruntime stop with an error; minigpt goes on, with the
+last tokens in view."""
 
 
 def _cell(value: object) -> str:
@@ -974,7 +977,10 @@ def model_card(
     if "sample" in facts:
         lines += ["", "## What it writes", ""]
         lines += [f"    {x}" for x in facts["sample"].splitlines()]
-    lines += ["", "## Limits", "", LIMITS, "", "## Licence", "", license]
+    lines += ["", "## Limits", "", LIMITS]
+    if to in ("huggingface", "onnx"):
+        lines += ["", TOGETHER.format(model.context_length)]
+    lines += ["", "## Licence", "", license]
     return "\n".join(lines) + "\n"
 
 # %% ../nbs/14_sharing.ipynb #tospace

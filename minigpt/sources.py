@@ -23,7 +23,7 @@ SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet")
 JSONL = (".jsonl", ".jsonl.gz")
 END_OF_TEXT = "<|endoftext|>"  # a line of its own between two documents
 LONGEST = 2**22  # characters of a text file that are kept in memory at once
-MORE = "pip install 'minigpt-course[data]'"
+MORE = 'pip install "minigpt-course[data]"'
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of it
 
 

@@ -50,7 +50,7 @@ def requirements() -> str:
         except metadata.PackageNotFoundError:
             raise ValueError(
                 f"a Space needs {name}, whose version is noted from this "
-                "machine: pip install 'minigpt-course[app]'"
+                'machine: pip install "minigpt-course[app]"'
             ) from None
         lines.append(f"{name}=={version.partition('+')[0]}")
     return "\n".join(lines) + "\n"

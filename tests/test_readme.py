@@ -89,6 +89,18 @@ def test_extras_that_pages_install_exist():
             assert {*extras.split(",")} <= known, page
 
 
+def test_extras_that_errors_name_exist():
+    """In double quotes: cmd.exe takes single ones for letters."""
+    known = {key.removesuffix("_requirements") for key in SETTINGS}
+    found = []
+    for path in (ROOT / "minigpt").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(r"(.)minigpt-course\[(\w+)\]", text)
+    assert len(found) >= 4
+    for quote, extra in found:
+        assert quote == '"' and extra in known
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_size_of_a_colab_run_can_be_changed(begun, monkeypatch):
     """After a full memory the same cell goes on with smaller batches."""

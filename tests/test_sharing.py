@@ -413,6 +413,15 @@ def test_gguf_needs_an_end_of_text(tmp_path):
 
 
 # --------------------------------------------------------------------- card
+@pytest.mark.parametrize("to", ["huggingface", "onnx", "safetensors"])
+def test_the_card_says_where_others_stop(runs, to, tmp_path):
+    """Only minigpt goes on past the context length."""
+    card = export(runs("char"), to, tmp_path / to) / "README.md"
+    model, _ = load_any(runs("char"))
+    limit = f"together: at most {model.context_length} tokens"
+    assert (limit in card.read_text("utf-8")) == (to != "safetensors")
+
+
 def test_the_card_tells_what_the_log_knows(runs, tmp_path):
     out = export(runs("char"), "safetensors", tmp_path / "my-model",
                  license="cc0-1.0")
@@ -855,7 +864,7 @@ def test_a_full_disk_in_the_words_of_a_library(
 
 
 def test_a_missing_package_is_one_sentence():
-    with pytest.raises(ExportError, match=r"pip install 'minigpt-course\[exp"):
+    with pytest.raises(ExportError, match=r'pip install "minigpt-course\[exp'):
         need("json", "no_such_package_here")
 
 

@@ -275,7 +275,7 @@ def test_a_drive_link(server, tmp_path):
 def test_a_package_that_is_missing(monkeypatch, tmp_path, spec, package):
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(SourceError, match=r"pip install 'minigpt-course\[da"):
+    with pytest.raises(SourceError, match=r'pip install "minigpt-course\[da'):
         list(open_source(spec.format(tmp_path), cache=tmp_path))
 
 
