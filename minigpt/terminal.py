@@ -37,7 +37,8 @@ def speak_utf8() -> None:
             kind = stream.encoding if stream.isatty() else "utf-8"
             stream.reconfigure(encoding=kind, errors="replace")
     if hasattr(sys.stdin, "reconfigure") and not sys.stdin.isatty():
-        sys.stdin.reconfigure(encoding="utf-8")
+        # newline=None: \r\n of a file from Windows ends a line, too
+        sys.stdin.reconfigure(encoding="utf-8", newline=None)
 
 
 @cache

@@ -139,8 +139,16 @@ class Train:
 
     def _corpus(self) -> str | Shards:
         """The text, or the shards if --data is a folder of them."""
-        if not Path(self.data).is_dir():
+        folder = Path(self.data)
+        if not folder.is_dir():
             return load_text(self.data)
+        begun = ("manifest.json", "parts")
+        if not any((folder / name).exists() for name in begun):
+            make = ("minigpt", "data", "--source", folder, "--out", "shards")
+            raise ValueError(
+                f"{folder} is a folder without shards: make them of its "
+                f"texts first, with {spelled(*make)}"
+            )
         if self.tokenizer != "char":
             raise ValueError(
                 f"{self.data} is a folder of shards, which have their "

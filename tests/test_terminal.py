@@ -66,7 +66,8 @@ def test_a_pipe_takes_every_character():
     code = (
         "from minigpt import cli, sample_command\n"
         "def shout():\n"
-        "    print(sample_command._piped(), '\\ufffd\\ud83d')\n"
+        "    text = sample_command._piped()\n"
+        "    print(len(text), text, '\\ufffd\\ud83d')\n"
         "    return 0\n"
         "cli._parse = lambda argv: shout\n"
         "raise SystemExit(cli.main([]))"
@@ -74,11 +75,11 @@ def test_a_pipe_takes_every_character():
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
-        input="κόσμε".encode(),
+        input="κόσ\r\nμε".encode(),
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode("utf-8").strip() == "κόσμε \ufffd?"
+    assert done.stdout.decode("utf-8").split() == ["6", "κόσ", "με", "\ufffd?"]
 
 
 def test_a_pipe_of_other_bytes_is_refused(tiny_run):
