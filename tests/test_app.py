@@ -100,6 +100,14 @@ def test_half_a_surrogate_pair_is_a_question_mark(tiny_run):
     assert app._text(None) == ""
 
 
+def test_names_and_facts_are_text_not_html(tiny_run):
+    studio = app.open_studio(str(tiny_run), "cpu")
+    attack = "<img src=x onerror=alert(1)>"
+    studio.name = studio.told["data"] = studio.told["device"] = attack
+    for html in (app._title(studio), app._facts(studio)):
+        assert "<img src=x" not in html and "&lt;img src=x" in html
+
+
 def test_a_formula_in_the_prompt_is_no_formula():
     import io
 

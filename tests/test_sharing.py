@@ -162,6 +162,7 @@ def test_transformers_loads_it_as_it_is(runs, kind, tmp_path):
     assert their_tokenizer(TEXT)["input_ids"] == tokenizer.encode(TEXT)
     assert their_tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert len(their_tokenizer) == tokenizer.vocab_size
+    assert their_tokenizer.model_max_length == model.context_length
     ids = torch.randint(tokenizer.vocab_size, (3, 48))
     with torch.no_grad():
         off = (model(ids) - theirs(ids).logits).abs().max()
@@ -199,6 +200,14 @@ def test_sample_writes_the_same_from_a_run_and_its_exports(
         written.append(capsys.readouterr().out)
     assert len(written[0]) > 30
     assert written == written[:1] * 3
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = save_gpt2(GPT(GPTConfig(6, 8, 16, 2, 1)), tmp_path / "hf")
+    for chars in ("abcde", "abcdefg"):
+        CharTokenizer(chars).save(folder / OURS)
+        with pytest.raises(RunError, match="has 6 tokens, .*tokenizer"):
+            load_any(folder)
 
 
 def test_a_special_token_is_text_unless_asked_for(runs, tmp_path):
@@ -308,6 +317,12 @@ def test_onnx_int8_is_smaller_and_nearly_as_good(runs, onnx_folders):
     for name in ("model.int8.onnx", "config.json"):
         (alone / name).write_bytes((folder / name).read_bytes())
     OnnxGPT(alone / "model.int8.onnx")  # needs no weights beside it
+    import onnx
+
+    graph = onnx.load(small).graph
+    scales = {x.dims[0] for x in graph.initializer
+              if x.name.endswith("_scale") and x.dims}
+    assert {32, 96, 128} <= scales  # one for each output
 
 
 def test_mini_in_int8_is_small(tmp_path):
@@ -368,6 +383,10 @@ def test_gguf_holds_every_number(runs, kind, tmp_path):
     assert facts["gpt2.context_length"] == c.context_length
     assert facts["gpt2.block_count"] == c.n_layers
     assert facts["gpt2.attention.head_count"] == c.n_heads
+    assert facts["gpt2.embedding_length"] == c.emb_dim
+    assert facts["gpt2.feed_forward_length"] == 4 * c.emb_dim
+    eps = facts["gpt2.attention.layer_norm_epsilon"]
+    assert eps == pytest.approx(model.ln_f.eps)
     assert len(facts["tokenizer.ggml.tokens"]) == tokenizer.vocab_size
 
 
@@ -379,6 +398,8 @@ def test_gguf_vocabularies(runs, tmp_path):
     assert facts["tokenizer.ggml.tokens"] == spelled(tokenizer)
     assert facts["tokenizer.ggml.eos_token_id"] == tokenizer.start_id
     assert facts["tokenizer.ggml.token_type"][-2:] == [1, 3]
+    assert facts["tokenizer.ggml.pre"] == "gpt-2"
+    assert facts["tokenizer.ggml.add_bos_token"] is False
     assert len(facts["tokenizer.ggml.merges"]) == len(tokenizer.merges)
     out = export(runs("char"), "gguf", tmp_path / "char")
     facts, _ = read_gguf(out / "model.gguf")
@@ -399,6 +420,24 @@ def test_gguf_int8(runs, tmp_path):
         torch.testing.assert_close(stored, weight.data, atol=0.01, rtol=0)
     sizes = [(x / "model.gguf").stat().st_size for x in (out, whole)]
     assert sizes[0] < sizes[1] / 2
+
+
+@pytest.mark.parametrize("width", [48, 64])
+def test_gguf_int8_is_for_rows_of_32(width, tmp_path):
+    """llama.cpp has no positions in Q8_0, and no rest of a block."""
+    pytest.importorskip("gguf")
+    from gguf import GGUFReader
+
+    model = GPT(GPTConfig(4, 8, width, 2, 1))
+    source = save_gpt2(model, tmp_path / "source")
+    CharTokenizer("abcd").save(source / OURS)
+    out = export(source, "gguf", tmp_path / "out", int8=True)
+    kinds = {t.name: t.tensor_type.name
+             for t in GGUFReader(out / "model.gguf").tensors}
+    assert kinds["position_embd.weight"] == "F32"
+    assert kinds["blk.0.attn_norm.weight"] == "F32"
+    whole = width % 32 == 0
+    assert kinds["blk.0.ffn_up.weight"] == ("Q8_0" if whole else "F32")
 
 
 def test_gguf_needs_an_end_of_text(tmp_path):
@@ -476,6 +515,24 @@ def test_the_code_of_any_name_and_model_runs(
     monkeypatch.setattr("warnings.warn", lambda *_, **__: None)
     exec("\n".join(line[4:] for line in section.splitlines()), {})
     assert len(capsys.readouterr().out) > 8
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_text(runs, tmp_path, monkeypatch):
+    out = tmp_path / os.fsdecode(b"m\xff")
+    export(runs("char"), "safetensors", out)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert 'load_run("m\\udcff")' in card
+
+
+def test_a_bar_in_a_name_ends_no_cell(runs, tmp_path):
+    source = shutil.copytree(runs("char"), tmp_path / "run")
+    stored = json.loads((source / "config.json").read_text())
+    stored["data"] = "a|b\nc.txt"
+    (source / "config.json").write_text(json.dumps(stored))
+    out = export(source, "safetensors", tmp_path / "out")
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| Trained on | a\\|b c.txt |\n" in card
 
 
 def test_the_words_for_llama_are_for_a_shell(tmp_path):
@@ -561,6 +618,31 @@ def test_a_mark_from_elsewhere_is_not_believed(runs, tmp_path):
     card = (again / "README.md").read_text(encoding="utf-8")
     assert "\n# a --- b: c\n" in card and "| Trained on | ok |" in card
     load_run(again)
+
+
+def test_what_is_told_of_a_log(runs, tmp_path):
+    """The last training row, the best validation loss, the last sample."""
+    source = shutil.copytree(runs("char"), tmp_path / "run")
+    header = (source / "log.jsonl").read_text().splitlines()[0]
+    rows = [
+        {"kind": "val", "step": 1, "loss": 3.5},
+        {"kind": "train", "step": 1, "loss": 4.0, "lr": 1, "tokens": 8,
+         "seconds": 0.5},
+        {"kind": "sample", "step": 1, "text": "first"},
+        {"kind": "val", "step": 2, "loss": 1.5},
+        {"kind": "train", "step": 2, "loss": 2.0, "lr": 1, "tokens": 16,
+         "seconds": 1.5},
+        {"kind": "sample", "step": 2, "text": "last"},
+        {"kind": "val", "step": 3, "loss": 2.5},
+    ]
+    lines = (header, *map(json.dumps, rows))
+    (source / "log.jsonl").write_text("".join(f"{x}\n" for x in lines))
+    told = run_facts(source)
+    assert {k: told[k] for k in told if k in {
+        *("step", "tokens", "seconds", "train_loss", "val_loss", "sample"),
+    }} == {"step": 2, "tokens": 16, "seconds": 1.5, "train_loss": 2.0,
+           "val_loss": 1.5, "sample": "last"}
+    assert [row["step"] for row in loss_rows(source)] == [1, 1, 2, 2, 3]
 
 
 def test_the_loss_curve_goes_along(runs, tmp_path, monkeypatch):
@@ -722,6 +804,24 @@ def test_force_replaces_an_export(runs, tmp_path):
     assert files(tmp_path) == {"out"}
 
 
+def test_force_takes_an_empty_folder_but_no_link(runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    out = export(runs("char"), "safetensors", tmp_path / "empty", force=True)
+    (tmp_path / "link").symlink_to(out)
+    with pytest.raises(ExportError, match="replaces nothing else"):
+        export(runs("char"), "onnx", tmp_path / "link", force=True)
+    load_run(out)
+
+
+def test_a_changed_byte_of_an_export_is_found(runs, tmp_path):
+    out = export(runs("char"), "safetensors", tmp_path / "out")
+    data = bytearray((out / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (out / "model.safetensors").write_bytes(data)
+    with pytest.raises(RunError, match="its bytes were changed"):
+        export(out, "onnx", tmp_path / "again")
+
+
 def test_force_spares_what_somebody_put_there(runs, tmp_path):
     out = export(runs("char"), "safetensors", tmp_path / "out")
     (out / "sub").mkdir()
@@ -789,9 +889,11 @@ def test_what_a_killed_export_left_is_cleared_up(runs, tmp_path):
     assert files(tmp_path) == {"out"}
     (left / "old").mkdir(parents=True)  # killed while it tidied up
     (left / "old" / "README.md").write_text("the one before")
+    (left / "new").mkdir()
+    (left / "new" / "half").write_text("half")
     export(runs("char"), "safetensors", out, force=True)
     load_run(out)
-    assert files(tmp_path) == {"out"}
+    assert files(tmp_path) == {"out"} and "half" not in files(out)
 
 
 def test_all_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

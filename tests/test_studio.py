@@ -39,10 +39,10 @@ def last(written):
 
 def test_a_text_is_what_stream_writes(studio):
     dice = torch.Generator().manual_seed(3)
-    plain = "".join(stream(
-        studio.model, studio.tokenizer, "ROMEO", 12, generator=dice, keep=16,
+    plain = "".join(stream(  # more than the context of 32
+        studio.model, studio.tokenizer, "ROMEO", 60, generator=dice, keep=16,
     ))
-    assert last(studio.write(wish())) == [plain]
+    assert last(studio.write(wish(tokens=60))) == [plain]
     assert last(studio.write(wish(seed=4))) != [plain]
 
 
@@ -118,6 +118,25 @@ def test_closing_stops_the_model(studio):
     assert len(steps) == done < 1000
 
 
+def test_one_text_at_a_time_uses_the_model(studio):
+    """Two at once would each be slower, and share what is not theirs."""
+    inside, most = [], []
+
+    def enter(*_):
+        inside.append(1)
+        time.sleep(0.002)
+        most.append(len(inside))
+
+    studio.model.register_forward_pre_hook(enter)
+    studio.model.register_forward_hook(lambda *_: inside.pop() and None)
+    several = [studio.write(wish(seed=seed, tokens=8)) for seed in range(3)]
+    for written in several:
+        next(written)
+    for written in several:
+        last(written)
+    assert len(most) == 3 * 8 and max(most) == 1
+
+
 def test_an_error_while_writing_reaches_the_reader(studio):
     with torch.no_grad():
         studio.model.wte.weight.fill_(float("nan"))
@@ -134,6 +153,7 @@ def test_an_error_while_writing_reaches_the_reader(studio):
     ({"seed": -1}, "seed -1"),
     ({"seed": 10**30}, "choose 0 to 1,000,000,000,000,000"),
     ({"prompt": "o" * 100_000}, "100,000 characters: shorten it to 2,000"),
+    ({"prompt": "o" * 2001}, "2,001 characters"),
     ({"prompt": "\N{OCTOPUS}ab\N{OCTOPUS}"},
      "characters .* trained on: take '\N{OCTOPUS}' out of the prompt$"),
     ({"prompt": "67 be 98%5\0"}, "take '6' '7' '9' '8' '%' … out of"),
@@ -148,6 +168,7 @@ def test_what_cannot_be_written_is_one_sentence(studio, changes, words):
 def test_an_empty_prompt_begins_a_line(studio):
     assert studio.first == "\n"
     assert len(last(studio.write(wish(prompt="")))[0]) == 12
+    assert len(last(studio.write(wish(prompt="o" * 2000)))[0]) == 12
 
 
 def test_the_chart_follows_the_settings(studio):
@@ -163,7 +184,7 @@ def test_the_chart_follows_the_settings(studio):
     three = studio.next_tokens("to be", Sampler(top_k=3))
     assert len(three) == 3 and sum(three.values()) == pytest.approx(1)
     greedy = studio.next_tokens("to be", Sampler(temperature=0))
-    assert list(greedy.values()) == [1.0]
+    assert greedy == {module.visible(best): 1.0}
     assert studio.next_tokens("", Sampler()) == studio.next_tokens(
         "\n", Sampler())
     longer = "to be " * 100  # more than the context
@@ -177,7 +198,7 @@ def test_tokens_that_look_alike_are_told_apart(studio, monkeypatch):
     assert all(label.startswith("? #") for label in labels)
 
 
-def test_attention_is_the_models_own(studio):
+def test_attention_is_the_models_own(studio, monkeypatch):
     labels, maps = studio.attention("to be, or", 2)
     assert "".join(labels).replace("␣", " ").replace("·", " ") == "to be, or"
     assert maps.shape == (2, 9, 9)
@@ -192,6 +213,11 @@ def test_attention_is_the_models_own(studio):
         studio.model(torch.tensor([studio.tokenizer.encode("to be, or")]))
     hook.remove()
     torch.testing.assert_close(maps, seen[0])
+    text = "to be, or not to be: that is the question." * 3
+    assert studio.attention(text, 1)[1].shape == (2, 32, 32)
+    monkeypatch.setattr(module, "HEAT", 8)
+    labels, maps = studio.attention(text, 1)
+    assert "".join(labels).endswith("on.") and maps.shape == (2, 8, 8)
     for layer in (0, 3):
         with pytest.raises(ValueError, match="choose 1 to 2"):
             studio.attention("to be", layer)
