@@ -17,6 +17,11 @@ from minigpt.text import CharTokenizer
 from minigpt.tokenizer import Tokenizer, gpt2_tokenizer, load_tokenizer
 
 
+def _cores() -> int:
+    """The machine's cores; Windows waits for at most 61 processes."""
+    return min(os.cpu_count() or 1, 61)
+
+
 @dataclass(frozen=True)
 class Data:
     """Turn documents into shuffled shards of tokens to train on."""
@@ -34,7 +39,7 @@ class Data:
     """The field with the text, in jsonl, parquet and datasets."""
     limit: int | None = None
     """Take only so many documents."""
-    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    processes: int = field(default_factory=_cores)
     """How many tokenize at once; the result does not depend on it."""
     settings: tyro.conf.OmitArgPrefixes[ShardSettings] = field(
         default_factory=ShardSettings
