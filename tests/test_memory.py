@@ -646,6 +646,31 @@ def test_fitting_keeps_the_windows_of_a_step_and_what_was_asked_for():
     assert less.precision == "fp32" and less.batch_size <= found.batch_size
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw"}, {"precision": "fp32"},
+     {"checkpointing": "mlp"}, {"loss_chunk": 7}],
+)  # fmt: skip
+def test_flags_reach_the_plan(changes):
+    medium = PRESETS["gpt2-medium"]
+    found = plan(medium, 10, batch=48, **changes)
+    asked = Plan(preset="gpt2-medium", vram=10, batch=48, **changes)
+    assert asked.find() == found
+    roomy = replace(asked, desktop=0.0).find()
+    assert roomy == plan(medium, 10, batch=48, desktop_gib=0.0, **changes)
+    wanted = TrainConfig(batch_size=48, **changes)
+    kept = found.train_settings() | {"precision": wanted.precision}
+    assert fitted("", medium, wanted, 10) == replace(wanted, **kept)
+
+
+def test_the_command_names_what_is_not_the_default():
+    for name in ("gpt2", "pocket"):
+        asked = Plan(preset=name, vram=24)
+        words = asked.command(asked.find()).split()
+        assert ("--tokenizer" in words) == (name == "gpt2")
+        assert "none" not in words and "--context-length" not in words
+
+
 def test_a_resumed_run_keeps_what_its_optimizer_remembers_in():
     wanted, gpt2 = TrainConfig(), PRESETS["gpt2"]
     assert fitted("gpt2", gpt2, wanted, 3.8).optimizer_state == "bf16"
