@@ -66,6 +66,25 @@ def test_eight_at_once_are_all_served(page):
         assert [text["value"]] == alone[1]
 
 
+def test_thirty_at_once_are_all_served(page):
+    """More than are written side by side: the rest wait in the queue."""
+    client = Client(page.local_url, verbose=False)
+    jobs = [
+        client.submit("ROMEO", *KNOBS, 15, 1, seed, api_name="/write")
+        for seed in range(30)
+    ]
+    for job in jobs:
+        _, text, *_ = job.result(timeout=120)
+        assert len(text["value"]) == 20
+
+
+def test_nobody_waits_for_the_end_of_another_text(page, client):
+    long = client.submit("ROMEO", *KNOBS, 1000, 4, 1, api_name="/write")
+    assert write(Client(page.local_url, verbose=False), length=3)[1]
+    assert not long.done()
+    long.cancel()
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"prompt": "o" * 100_000}, "shorten it to 2,000"),
     ({"prompt": "to be \N{OCTOPUS}"}, "\N{OCTOPUS}"),
@@ -237,7 +256,9 @@ def test_the_public_address_is_told_if_there_is_one(
     asked = []
     monkeypatch.setattr(
         app, "serve", lambda run, **words: asked.append(words) or Page())
+    monkeypatch.setattr("minigpt.app_command.best_device", lambda: "cuda")
     assert main(["app", "--run", "x", "--share", "--device", "cpu"]) == 0
+    assert asked[0]["device"] == "cpu"
     told = capsys.readouterr()
     assert asked[0]["share"] and "x is at http://127.0.0.1:1/" in told.out
     assert ("for everybody at https://public" in told.out) == reached

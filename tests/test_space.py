@@ -77,6 +77,8 @@ def test_the_package_is_inside_with_its_licence(folder):
         assert copied.read_bytes() == source.read_bytes()
     assert "Apache License" in (folder / "minigpt/LICENSE").read_text()
     assert not list(folder.rglob("__pycache__"))
+    large = (folder / ".gitattributes").read_text()
+    assert "*.safetensors filter=lfs" in large
 
 
 def test_a_missing_package_is_said(monkeypatch):
