@@ -291,6 +291,12 @@ class Train:
             print("\n" + samples[-1]["text"] + "\n")
         if trainer.stop_reason:
             print(f"stopped early: {trainer.stop_reason}")
+        if trainer.best_loss == float("inf"):
+            print(
+                f"step {trainer.step} is done and no validation yet: give a "
+                "larger --max-steps to go on"
+            )
+            return 0
         print(
             f"validation loss {trainer.best_loss:.3f} at best, "
             f"{trainer.meter.seconds:.0f} s of training; model, log and "

@@ -1,12 +1,14 @@
 """The command line as a user types it: what works, and what is answered."""
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from minigpt import load_run, train_command
 from minigpt.cli import _parse, main
 from minigpt.sample_command import Sample
 from minigpt.tokenizer import BPETokenizer, TokenizerError, gpt2_tokenizer
+from minigpt.train_command import Train
 from minigpt.training import RECIPES
 
 SMALL = [
@@ -119,6 +122,17 @@ def test_a_device_that_is_not_there_is_refused(run, tmp_path, capsys):
     for device in ("cuda:77", "meta"):
         line = refused(capsys, "sample", "--run", run, "--device", device)
         assert "write auto, or cpu" in line
+
+
+def test_a_run_without_validation_advises_no_sample(tmp_path, capsys):
+    stopped = Mock(
+        interrupted=False, rows=[], stop_reason=None, best_loss=math.inf
+    )
+    stopped.step = 5
+    assert Train(tmp_path / "run")._report(stopped) == 0
+    printed = capsys.readouterr().out
+    assert "step 5 is done and no validation yet" in printed
+    assert "inf" not in printed and "sample" not in printed
 
 
 def test_the_version(capsys):
