@@ -16,6 +16,13 @@ import tyro
 
 from minigpt.callbacks import ProgressBar, TensorBoard
 from minigpt.distributed import World, joined
+from minigpt.fine_tuning import (
+    FINE_TUNING,
+    begin_from,
+    copy_weights,
+    kind_of,
+    shape_of,
+)
 from minigpt.model import GPT, PRESETS, GPTConfig, count_params
 from minigpt.plan_command import fitted, in_words
 from minigpt.pretraining import Shards, verify
@@ -78,6 +85,11 @@ class Train:
     """The run folder to write."""
     preset: Preset = "pocket"
     """Shape and training recipe to start from."""
+    start: Path | None = None
+    """Fine-tune: start from a trained model's weights, shape and tokenizer
+    (a run folder, an exported one, or a GPT-2's name, as gpt2), with
+    AdamW at 3e-5. Only --drop-rate and a smaller --context-length change
+    the shape."""
     data: str = "shakespeare"
     """A registered text (shakespeare), a file, a URL, or a folder of
     shards that `minigpt data` wrote."""
@@ -162,6 +174,7 @@ class Train:
         self, text: str | Shards, command: str, world: World | None = None
     ) -> Trainer:
         """The trainer of this run; `command` goes into the log's header."""
+        start = None  # what --resume starts from is in the checkpoint
         if self.resume:
             stored = _stored(self.out)
             tokenizer = load_tokenizer(self.out, stored)
@@ -176,6 +189,15 @@ class Train:
                     f"was trained on ({stored['text']}): {same}"
                     "train into another --out"
                 )
+        elif self.start is not None:
+            if self.tokenizer != "char" or self.vocab_size is not None:
+                raise ValueError(
+                    "--start brings its tokenizer: leave --tokenizer and "
+                    "--vocab-size out"
+                )
+            start, tokenizer, config = begin_from(
+                self.start, self.shape.changes(), text
+            )
         else:
             tokenizer = self._tokenizer(text)
             config = self._shape(vocab_size=tokenizer.vocab_size)
@@ -186,8 +208,11 @@ class Train:
                 self.preset, config, train, self.vram, self.resume
             )
         torch.manual_seed(train.seed)  # the initial weights
+        model = _build(config)
+        if start is not None:
+            copy_weights(start, model)
         return Trainer(
-            _build(config),
+            model,
             train_ids,
             val_ids,
             train,
@@ -196,10 +221,11 @@ class Train:
             world=world,
             facts={
                 "command": command,
-                "preset": self.preset,
+                "preset": shape_of(start) or self.preset,
                 "data": self.data,
                 "text": self._name(text),
-                "tokenizer": self.tokenizer,
+                "tokenizer": self.tokenizer if start is None
+                else kind_of(tokenizer),
                 "data_sha256": text_digest(text),
             },
         )
@@ -356,6 +382,7 @@ def train_defaults(argv: list[str]) -> Train:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--preset", choices=tuple(PRESETS), default="pocket")
     peek.add_argument("--out", type=Path)
+    peek.add_argument("--start")
     peek.add_argument("--resume", action="store_true")
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -371,6 +398,5 @@ def train_defaults(argv: list[str]) -> Train:
             tokenizer=stored["tokenizer"],
             train=stored["train"],
         )
-    return Train(
-        out=tyro.MISSING, preset=seen.preset, train=RECIPES[seen.preset]
-    )
+    recipe = RECIPES[seen.preset] if seen.start is None else FINE_TUNING
+    return Train(out=tyro.MISSING, preset=seen.preset, train=recipe)
