@@ -26,7 +26,7 @@ class Export:
     int8: bool = False
     """For onnx, a second file with 8-bit integers; for gguf, Q8_0."""
     license: str | None = None
-    """The licence for the model card, as apache-2.0; left out, unknown."""
+    """The license for the model card, as apache-2.0; left out, unknown."""
     force: bool = False
     """Replace --out if it is an earlier export."""
     push: str | None = None

@@ -81,7 +81,7 @@ def need(*packages: str) -> None:
 
 # %% ../nbs/14_sharing.ipynb #facts
 HEADER_FACTS = (
-    *("preset", "params", "precision", "device", "data_sha256"),
+    *("preset", "start", "params", "precision", "device", "data_sha256"),
     *("minigpt", "torch", "python", "system", "date", "commit"),
 )
 
@@ -884,6 +884,7 @@ def _tokens_are(tokenizer: Tokenizer) -> str:
 def card_rows(config: GPTConfig, tokenizer: Tokenizer, facts: Mapping) -> dict:
     """The table of a model card: what is known, in the order of interest."""
     known = {
+        "Started from": facts.get("start"),
         "Trained on": facts.get("data") or facts.get("source"),
         "Text's sha256": facts.get("data_sha256"),
         "Parameters": facts.get("params"),
@@ -915,6 +916,15 @@ same tokens and the same validation text."""
 TOGETHER = """Prompt and new text together: at most {:,} tokens. Beyond that
 transformers and onnxruntime stop with an error; minigpt goes on, with the
 last tokens in view."""
+
+
+def _origin(facts: Mapping) -> str:
+    """The card's first sentence."""
+    if "start" in facts:
+        return f"A GPT, fine-tuned from {_cell(facts['start'])}."
+    if "source" in facts:
+        return f"A GPT, from {_cell(facts['source'])}."
+    return "A small GPT, trained from scratch."
 
 
 def _cell(value: object) -> str:
@@ -971,7 +981,7 @@ def model_card(
         header["library_name"] = LIBRARIES[to]
     lines = ["---", *(f"{key}: {value}" for key, value in header.items())]
     lines += ["tags:", "- minigpt", f"- {to}", "---", "", f"# {name}", ""]
-    lines += ["A small GPT, trained from scratch.", "", "| | |", "|---|---|"]
+    lines += [_origin(facts), "", "| | |", "|---|---|"]
     lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     lines += ["", "## Use", ""] + [f"    {x}" for x in use.splitlines()]
     if "sample" in facts:
@@ -980,7 +990,7 @@ def model_card(
     lines += ["", "## Limits", "", LIMITS]
     if to in ("huggingface", "onnx"):
         lines += ["", TOGETHER.format(model.context_length)]
-    lines += ["", "## Licence", "", license]
+    lines += ["", "## License", "", license]
     return "\n".join(lines) + "\n"
 
 # %% ../nbs/14_sharing.ipynb #tospace
@@ -1064,7 +1074,7 @@ def _short_name(license: str) -> str:
     if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         return license
     raise ExportError(
-        f"{license!r} is no licence's short name: write one such as "
+        f"{license!r} is no license's short name: write one such as "
         "apache-2.0, mit or cc-by-4.0"
     )
 

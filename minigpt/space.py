@@ -81,11 +81,11 @@ def write_space(folder: Path) -> None:
         target = folder / PACKAGE.name / source.relative_to(PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    licence = folder / PACKAGE.name / "LICENSE"
-    licence.write_text(_licence(), encoding="utf-8")
+    notice = folder / PACKAGE.name / "LICENSE"
+    notice.write_text(_license(), encoding="utf-8")
 
 
-def _licence() -> str:
+def _license() -> str:
     """This package's, from its wheel, or from the clone that it runs in."""
     try:
         installed = metadata.distribution("minigpt-course")

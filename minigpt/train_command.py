@@ -32,6 +32,7 @@ from minigpt.runfolder import (
     load_tokenizer,
     read_run_config,
 )
+from minigpt.sharing import base_name
 from minigpt.terminal import INTERRUPTED, spelled
 from minigpt.text import (
     CharTokenizer,
@@ -174,9 +175,10 @@ class Train:
         self, text: str | Shards, command: str, world: World | None = None
     ) -> Trainer:
         """The trainer of this run; `command` goes into the log's header."""
-        start = None  # what --resume starts from is in the checkpoint
-        if self.resume:
+        start, origin = None, {}
+        if self.resume:  # the weights are in the checkpoint
             stored = _stored(self.out)
+            origin = {k: v for k, v in stored.items() if k == "start"}
             tokenizer = load_tokenizer(self.out, stored)
             config = GPTConfig.from_dict(stored["model"])
             self._refuse_changes(stored)
@@ -198,6 +200,7 @@ class Train:
             start, tokenizer, config = begin_from(
                 self.start, self.shape.changes(), text
             )
+            origin = {"start": base_name(str(self.start))}
         else:
             tokenizer = self._tokenizer(text)
             config = self._shape(vocab_size=tokenizer.vocab_size)
@@ -227,6 +230,7 @@ class Train:
                 "tokenizer": self.tokenizer if start is None
                 else kind_of(tokenizer),
                 "data_sha256": text_digest(text),
+                **origin,
             },
         )
 

@@ -52,7 +52,9 @@ def test_it_goes_on_with_the_same_command(tiny_run, text, tmp_path):
     assert main(["train", *map(str, words), *more]) == 0
     log = (tmp_path / "t/log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["step"] == 4
-    load_run(tmp_path / "t")
+    card = export(tmp_path / "t", "safetensors", tmp_path / "e") / "README.md"
+    assert "fine-tuned from tiny." in card.read_text()
+    assert "| Started from | tiny |" in card.read_text()
 
 
 def test_an_export_with_fewer_positions_and_dropout(tiny_run, text, tmp_path):

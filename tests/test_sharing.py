@@ -717,7 +717,7 @@ def test_an_official_model(monkeypatch, tmp_path):
     assert "license: mit" in card and "| Trained on | gpt2 |" in card
     again = export(out, "safetensors", tmp_path / "again")
     assert "license: mit" in (again / "README.md").read_text("utf-8")
-    # a folder goes before a name, and its licence is not OpenAI's
+    # a folder goes before a name, and its license is not OpenAI's
     monkeypatch.chdir(tmp_path)
     save_gpt2(GPT(small), tmp_path / "gpt2")
     own = export("gpt2", "huggingface", tmp_path / "own")
@@ -734,9 +734,9 @@ def test_an_unknown_format(runs, tmp_path):
 
 
 @pytest.mark.parametrize("license", ["My licence", "a\nb: c", "-", ""])
-def test_a_licence_is_a_short_name(runs, tmp_path, license):
+def test_a_license_is_a_short_name(runs, tmp_path, license):
     if license:
-        with pytest.raises(ExportError, match="no licence's short name"):
+        with pytest.raises(ExportError, match="no license's short name"):
             export(runs("char"), "safetensors", tmp_path / "out",
                    license=license)
 
