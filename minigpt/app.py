@@ -45,6 +45,7 @@ CSS = """
 }
 #status textarea { color: var(--error-text-color); background: none; }
 .numbers { gap: var(--spacing-sm); }
+.slider_input_container, .slider_input_container input { min-width: 0; }
 #chart .confidence-set { margin: 0 0 3px; padding: 0; }
 #chart .inner-wrap { position: relative; height: 25px; }
 #chart .bar {

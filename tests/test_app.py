@@ -372,3 +372,15 @@ def test_the_page_fits_a_phone(page, browser, theme):
     tab.wait_for_selector("#prompt textarea")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     tab.close()
+
+
+def test_on_a_tablet_no_slider_reaches_past_its_place(page, browser):
+    tab = browser.new_page(viewport={"width": 940, "height": 740})
+    tab.goto(page.local_url)
+    tab.wait_for_selector(".slider_input_container .max_value")
+    past = tab.evaluate(
+        """() => [...document.querySelectorAll(".slider_input_container")]
+           .map(slider => slider.scrollWidth - slider.clientWidth)"""
+    )
+    assert len(past) == 4 and max(past) == 0
+    tab.close()
