@@ -808,7 +808,7 @@ def to_gguf(
     With int8 the matrices are Q8_0: 32 numbers share a scale.
     """
     need("gguf")
-    from gguf import GGUFWriter, LlamaFileType
+    from gguf import GGML_QUANT_VERSION, GGUFWriter, LlamaFileType
 
     c, state = model.config, model.state_dict()
     writer = GGUFWriter(folder / "model.gguf", "gpt2")
@@ -821,6 +821,8 @@ def to_gguf(
     writer.add_layer_norm_eps(model.ln_f.eps)
     kind = LlamaFileType.MOSTLY_Q8_0 if int8 else LlamaFileType.ALL_F32
     writer.add_file_type(kind)
+    if int8:
+        writer.add_quantization_version(GGML_QUANT_VERSION)
     add_vocabulary(writer, tokenizer)
     for name, shape in expected_shapes(c).items():
         weight = state.get(name)

@@ -414,7 +414,8 @@ def test_gguf_int8(runs, tmp_path):
     out = export(runs("char"), "gguf", tmp_path / "out", int8=True)
     whole = export(runs("char"), "gguf", tmp_path / "whole")
     model, _ = load_run(runs("char"))
-    _, tensors = read_gguf(out / "model.gguf")
+    facts, tensors = read_gguf(out / "model.gguf")
+    assert facts["general.quantization_version"] == 2
     for name, weight in model.named_parameters():
         stored = torch.tensor(tensors[gguf_name(name)])
         torch.testing.assert_close(stored, weight.data, atol=0.01, rtol=0)
