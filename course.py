@@ -413,7 +413,7 @@ def run_pdf(options: argparse.Namespace) -> int:
 
 def run_test(options: argparse.Namespace) -> int:
     setup()
-    say("running every notebook and every test (10 to 15 minutes on 2 cores)")
+    say("running every notebook and every test (15 to 20 minutes on 2 cores)")
     workers = max(2, min(4, os.cpu_count() or 2))
     spread = ["--nbval", "-n", workers, "--dist", "loadfile"]
     return call(PYTHON, "-m", "pytest", *spread, *options.rest)
